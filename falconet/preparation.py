@@ -244,7 +244,7 @@ def add_samples(bundle: DataBundle, added: ExtraSamples, config: TrainConfig) ->
         logits = torch.cat([logits, added.teacher_logits])
     elif logits is not None or added.teacher_logits is not None:
         asked = "training" if added.teacher_logits is None else "synthetic"
-        raise ConfigError(f"model.teacher: wanted logits of training and synthetic samples, found those {asked} ones")
+        raise ConfigError(f"model.teacher: wanted logits of training and synthetic samples, found those of {asked} ones")
     inputs = torch.cat([hold_inputs(bundle.train.inputs), added.inputs])
     labels = torch.cat([bundle.train.labels, added.labels])
     train = dataclasses.replace(

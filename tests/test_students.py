@@ -276,7 +276,7 @@ def test_made_samples_without_answers_are_refused(texts: Path, teacher: Path, tm
     with pytest.raises(ConfigError, match="wanted logits of training and synthetic samples, found those of training"):
         add_samples(asked, made, plan.config.training)
     answered = ExtraSamples(made.inputs, made.labels, torch.zeros(5, 2))
-    with pytest.raises(ConfigError, match="found some of made ones"):
+    with pytest.raises(ConfigError, match="found those of synthetic ones"):
         add_samples(bundle, answered, plan.config.training)
 
 

@@ -1,6 +1,6 @@
-"""Binary decisions <-> bytes: fixed-point logarithms, and the range coder after one method, `code`.
+"""Binary decisions <-> bytes: fixed-point logarithms and a range coder.
 
-A model asks `coder.code(chances, bits)` for a batch of decisions, and continues with the bits that are returned. The
+A model calls `coder.code(chances, bits)` for a batch of decisions, and continues with the bits that are returned. The
 encoder and the meter return what they were given, the decoder what it reads. So a model is written once, for all three.
 """
 
@@ -19,7 +19,7 @@ _UNIT = 256
 LIMIT = 16 * _UNIT
 """Logits are kept in -LIMIT ... LIMIT - 1."""
 _GRAIN = 1 << 16
-"""Chances, float64, are that of a bit being 1, in multiples of 1/GRAIN; so all sums of them are exact."""
+"""Chances (probabilities of a 1 bit, float64) are multiples of 1/GRAIN, so that all sums of them are exact."""
 LEAST = 1 / _GRAIN
 _LOGARITHMS = np.array([round(_UNIT * math.log2(1 + i / 256)) for i in range(256)], dtype=np.int64)
 """UNIT * log2(1 + i/256). No value is near a half, so that every platform rounds alike (a test pins them)."""
@@ -39,7 +39,7 @@ CHANCES = np.array([_squash_exactly(logit) for logit in range(-LIMIT, LIMIT)]) /
 
 
 def squash(logits: np.ndarray) -> np.ndarray:
-    """Return the chances of logits, which may lie outside of the limits."""
+    """Return the chances of logits; logits beyond the limits are clipped."""
     return CHANCES.take(logits + LIMIT, mode="clip")
 
 
@@ -52,7 +52,7 @@ def log2(values: np.ndarray) -> np.ndarray:
 
 @runtime_checkable
 class Coder(Protocol):
-    """What models talk to. Each method takes the values to write, or None to read them, and returns them."""
+    """Interface of entropy coders. Each method takes the values to write, or None to read them, and returns them."""
 
     def code(self, chances: np.ndarray, bits: np.ndarray | None) -> np.ndarray:
         """Code bits, each with its chance of being 1."""
@@ -87,7 +87,7 @@ class Meter:
 
 
 class Encoder:
-    """Writes."""
+    """Writes bits and integers by a range coder."""
 
     def __init__(self) -> None:
         import constriction
@@ -95,7 +95,7 @@ class Encoder:
         self._coder = constriction.stream.queue.RangeEncoder()
         self._binary, self._uniform = _open_models()
         self.decisions = 0
-        """Bits and numbers written so far; a reader takes no more than `count_allowed` says."""
+        """Bits and numbers written so far; a Decoder reads no more than `count_allowed` returns."""
 
     def code(self, chances: np.ndarray, bits: np.ndarray | None) -> np.ndarray:
         assert bits is not None
@@ -120,15 +120,15 @@ class Encoder:
         return value
 
     def finish(self) -> bytes:
-        """Return what was written, without the zeros in its end, which a Decoder assumes."""
+        """Return the bytes written, without trailing zeros, which a Decoder assumes."""
         return bytes(self._coder.get_compressed().astype(">u4").tobytes()).rstrip(b"\0")
 
 
 _NO_SUCH_CODE = "the file is damaged: no values have such a code"
 _SLACK = 256
-"""Bits that rounding and the zeros in the end may make up."""
+"""Bits that may be read beyond the end of a file: rounding, and trailing zeros that were left out."""
 _FREE_DECISIONS, _DECISIONS_A_BYTE = 1 << 22, 1 << 9
-"""So many decisions, and so many more for each byte of the file, may be read: likely ones take time, but no space."""
+"""Most decisions read from a file: a constant, plus so many a byte; likely decisions take time, but no space."""
 TOO_MANY = f"wanted at most {_FREE_DECISIONS} decisions, and {_DECISIONS_A_BYTE} for each byte, found more"
 
 
@@ -138,7 +138,7 @@ def count_allowed(length: int) -> int:
 
 
 class Decoder:
-    """Reads what an Encoder wrote. Raises CodecError where it cannot have, and beyond a number of decisions."""
+    """Reads what an Encoder wrote. Raises CodecError for other bytes, and beyond a number of decisions."""
 
     def __init__(self, data: bytes, decisions: int) -> None:
         import constriction
@@ -205,7 +205,7 @@ def pair(chances: np.ndarray) -> np.ndarray:
 
 @cache
 def _open_models() -> tuple[Any, Any]:
-    """Return the families of distributions that are used here; constriction is imported late."""
+    """Return the families of distributions used here; constriction is imported late."""
     import constriction
 
     models = constriction.stream.model
@@ -221,11 +221,11 @@ def _open_uniform(size: int) -> Any:
 
 
 PORTION = 1 << 20
-"""At most so many decisions are coded together, which bounds memory."""
+"""Most decisions that are coded together, which bounds memory."""
 
 
 STEPS = 256
-"""Logits that a file can name, an eighth apart."""
+"""Number of logits that a file can state, an eighth apart."""
 
 
 def code_flags(coder: Coder, count: int, flags: np.ndarray | None) -> np.ndarray:

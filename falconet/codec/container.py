@@ -25,9 +25,8 @@ _MAX_HEADER = 1 << 20
 _MAX_TENSORS = 1 << 14
 _MAX_ELEMENTS = 1 << 26
 FREE_BYTES, EXPANSION = 1 << 22, 1 << 11
-"""So many bytes of values, and so many more for each byte of the file, may be in it: small files must cost little to
-read. A million weights in single precision may take any number of bytes; beyond these, a network may shrink to a
-2,048th."""
+"""Most bytes of decoded values: a constant, plus so many for each byte of the file, so that small files cost little to
+read. A million weights in single precision fit a file of any size; beyond these, a network may shrink to a 2,048th."""
 CHECKSUM_BYTES = 4
 
 
@@ -44,7 +43,7 @@ def encode(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> byte
     """Return the content of a `model.fnet` that holds plain data and arrays, in this order, without any loss.
 
     Raises CodecError for what the format cannot hold: another type than TYPES, a header that is not JSON or too large,
-    millions of values that say nothing.
+    millions of values that compress to almost nothing.
     """
     arrays = {name: np.ascontiguousarray(tensor).reshape(tensor.shape) for name, tensor in tensors.items()}
     entries = [Entry(name, _find_type(name, array), array.shape) for name, array in arrays.items()]
@@ -63,7 +62,7 @@ def encode(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> byte
 
 
 def decode(data: bytes, *, max_elements: int = _MAX_ELEMENTS) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return header and arrays of a `model.fnet`. Raises CodecError where it is none, altered, too new or too large."""
+    """Return header and arrays of a `model.fnet`. Raises CodecError where it is none, damaged, too new or too large."""
     header, entries, stream = open_file(data)
     _check_size(entries, len(data), max_elements)
     decoder, memory, tensors = Decoder(stream, count_allowed(len(data))), Memory(), {}
@@ -96,14 +95,14 @@ def read_header(data: bytes) -> dict[str, Any]:
 
 
 def read_outline(data: bytes) -> tuple[dict[str, Any], list[Entry]]:
-    """Return the header, and what arrays there are without their values. Raises CodecError as `read_header` does."""
+    """Return the header, and the arrays' entries without their values. Raises CodecError as `read_header` does."""
     header, entries, _ = open_file(data)
     _check_size(entries, len(data), _MAX_ELEMENTS)
     return header, entries
 
 
 def open_file(data: bytes) -> tuple[dict[str, Any], list[Entry], bytes]:
-    """Return header, what arrays there are, and their coded values."""
+    """Return the header, the arrays' entries, and their coded values."""
     data = bytes(data)
     if data[: len(MAGIC)] != MAGIC:
         raise CodecError(f"wanted a coded model, which begins with {MAGIC.decode()}, found another file")

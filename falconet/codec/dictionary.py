@@ -1,12 +1,12 @@
-"""What headers and names are likely to hold, so that deflate finds it there: part of the format, never to be changed.
+"""The preset dictionary of deflate for headers and names: part of the format, never to be changed.
 
-The likeliest stands last, where it is nearest.
+The likeliest bytes come last, where the distance is least.
 """
 
 _MATRIX, _KERNEL, _IMAGES = b"\0\x0a\x02", b"\0\x0a\x03", b"\0\x0a\x04"
-"""Between the name of a float32 tensor and its sizes: end of the name, type, and two, three or four axes."""
+"""Bytes after the name of a float32 tensor, before its sizes: end of the name, type, and two, three or four axes."""
 _VECTOR, _COUNTER = b"\0\x0a\x01", b"\0\x08\x00"
-"""The same of a float32 vector, and of a single int64."""
+"""Bytes after the name of a float32 vector, and of a scalar int64."""
 
 
 def _list_entries(width: bytes, names: str) -> bytes:

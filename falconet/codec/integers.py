@@ -1,6 +1,6 @@
 """Arrays of integers, most of them small and many of them zero <-> binary decisions.
 
-First comes which integers are not zero, then their signs, then their magnitudes. Every decision has a logit that is a
+First come the positions of nonzero integers, then their signs, then their magnitudes. Every decision has a logit that is a
 sum of terms: one for all decisions alike, and one each for the row (axis 0), the column (axis 1), the kernel (both) and
 the position in the kernel (the remaining axes), learned from what was coded before. So that each of these is known
 early, elements are coded in passes: the diagonals (row + column + 7 * position) mod 32, in groups that grow.
@@ -22,12 +22,12 @@ _STRIDE = 7
 _GROUPS = np.cumsum([0, 1, 1, 1, 1, 2, 2, 4, 4, 8, 8])
 """Diagonals where passes begin."""
 _PRIORS = (0.5, 2.0, 8.0, 32.0)
-"""A file chooses how many ones, and zeros, a row or column is thought to have had before without any surprise."""
+"""Pseudo-counts of ones, and of zeros, that a row or column starts with; the file states which."""
 _KERNEL_PRIOR = 4.0
 
 
 def _lay_out(shape: tuple[int, ...]) -> Layout:
-    """Return how an array is looked at; vectors, and what has endless rows, as positions without any context."""
+    """Return the layout of an array; vectors, and arrays with very long rows, are coded without context."""
     size = int(np.prod(shape))
     if len(shape) < 2 or size // shape[0] > PORTION:
         return Layout(size, 1, 1)
@@ -35,7 +35,7 @@ def _lay_out(shape: tuple[int, ...]) -> Layout:
 
 
 def code_integers(coder: Coder, memory: Memory, shape: tuple[int, ...], values: np.ndarray | None) -> np.ndarray:
-    """Code integers of at most LARGEST as magnitudes, int32, of any shape but an empty one."""
+    """Code integers of magnitude LARGEST or less, int32, of any shape but an empty one."""
     layout = _lay_out(shape)
     grid = None if values is None else values.reshape(layout.rows, layout.columns, layout.positions)
     rows, columns = np.arange(layout.rows), np.arange(layout.columns)
@@ -128,7 +128,7 @@ def _code_mask(
 
 
 def _choose_priors(layout: Layout, order: np.ndarray, mask: np.ndarray) -> tuple[int, int]:
-    """Return which priors suit how far rows and columns differ: where they differ more, the less is thought before.
+    """Return which priors suit rows and columns, as indices: the more these differ, the smaller.
 
     With E expected in each row, counts n of a gamma-Poisson mixture have the variance E + E**2 / prior.
     """

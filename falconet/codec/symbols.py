@@ -11,23 +11,23 @@ from falconet.codec.coder import LEAST, PORTION, Coder, Meter, log2, squash
 from falconet.codec.terms import Common, Layout, Terms, make_terms
 
 LARGEST = 1 << 15
-"""Of magnitudes."""
+"""Largest magnitude of an integer."""
 _FIRST_CHUNK = 64
-"""Signs and symbols are coded in chunks of so many, or half of what was coded before, but at most PORTION."""
+"""Least signs or symbols in a chunk; chunks grow to half of what was coded before, at most PORTION."""
 _VALUE_PRIOR = 3.0
 _NODE_PRIOR = 3.0
 _ABSENT, _EVEN, _MODELED = 0, 1, 2
-"""How signs are coded: there are no negative ones; both equally likely; by where they stand."""
+"""Codings of signs: none is negative; both are equally likely; modeled by position."""
 
 
 @dataclass
 class Memory:
-    """What tensors of one file learn from each other."""
+    """Statistics that the tensors of one file share."""
 
     nodes: dict[int, np.ndarray] = field(default_factory=dict)
-    """How often symbols were chosen, by their number of bits."""
+    """Counts at the nodes of symbol trees, by the symbols' number of bits."""
     outputs: np.ndarray = field(default_factory=lambda: np.ones(1, dtype=np.int64))
-    """Which rows of the last matrix were not all zero: likely, these are the columns of the next that are not."""
+    """Flags of the last matrix's rows that are not all zero: likely, neither are these columns of the next."""
 
     def copy(self) -> Memory:
         return Memory(dict(self.nodes), self.outputs)
@@ -36,7 +36,7 @@ class Memory:
 def code_nonzeros(
     coder: Coder, memory: Memory, layout: Layout, places: np.ndarray, values: np.ndarray | None
 ) -> np.ndarray:
-    """Code integers other than zero, of at most LARGEST as magnitudes, at flat indices of a layout."""
+    """Code nonzero integers of magnitude LARGEST or less at flat indices of a layout."""
     if not len(places):
         return np.zeros(0, dtype=np.int64)
     signs = magnitudes = None
@@ -52,7 +52,7 @@ def _make_value_terms(layout: Layout, places: np.ndarray) -> Terms:
 
 
 def split(count: int) -> Iterator[slice]:
-    """Yield chunks that grow."""
+    """Yield slices of growing size."""
     done = 0
     while done < count:
         part = slice(done, min(done + min(max(_FIRST_CHUNK, done // 2), PORTION), count))
@@ -61,7 +61,7 @@ def split(count: int) -> Iterator[slice]:
 
 
 _WORTHWHILE = 0.998
-"""A model that takes time must save more than this leaves."""
+"""Fraction of the plain coding's bits that a slower model must stay below."""
 
 
 def _code_signs(coder: Coder, layout: Layout, places: np.ndarray, signs: np.ndarray | None) -> np.ndarray:
@@ -123,7 +123,7 @@ def _code_magnitudes(
 def _choose_scaled(
     memory: Memory, layout: Layout, places: np.ndarray, signs: np.ndarray, symbols: np.ndarray, top: int
 ) -> int:
-    """Return 1 where it pays that magnitudes depend on their place."""
+    """Return 1 where modeling magnitudes by position saves bits, else 0."""
     plain = _measure(lambda meter: code_symbols(meter, Tree(memory, top), None, signs, symbols))
     terms = _make_value_terms(layout, places)
     scaled = _measure(lambda meter: code_symbols(meter, Tree(memory, top), terms, signs, symbols))
@@ -131,7 +131,7 @@ def _choose_scaled(
 
 
 _SHORT = 256
-"""Magnitudes up to this one are symbols themselves."""
+"""Largest magnitude that is a symbol itself."""
 
 
 def _to_symbols(values: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
@@ -154,7 +154,7 @@ def _from_symbols(symbols: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray
 
 
 _TRACE = 16
-"""Choices at a node that the next tensor starts with, at most."""
+"""Most counts at a node that the next tensor starts with."""
 
 
 class Tree:
@@ -181,7 +181,7 @@ class Tree:
         self.counts[1] += np.bincount(nodes, minlength=size) - ones
 
     def remember(self, memory: Memory) -> None:
-        """Leave a faint trace for the next tensor."""
+        """Store scaled-down counts for the next tensor."""
         total = np.maximum(self.counts.sum(0), _TRACE)
         memory.nodes[self.depth] = np.floor(self.counts * _TRACE / total)
 
@@ -197,7 +197,7 @@ def code_symbols(
 
 
 _LEVELS = 3
-"""Of the tree, from the root, that depend on rows and columns."""
+"""Levels of the tree, from the root, that depend on rows and columns."""
 
 
 def code_chunk(

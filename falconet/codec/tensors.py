@@ -30,11 +30,11 @@ TYPES = tuple(
         np.float64,
     )
 )
-"""A file names a type by its place here; all are little-endian."""
+"""Types of arrays; a file states a type's index here. All are little-endian."""
 _CONSTANT, _GRID, _CHANNEL_GRID, _TABLE, WORDS = range(5)
 _MAX_TABLE = 4096
 _NATIVE, _BRAIN, _HALF = range(3)
-"""How float32 are shortened: not at all; to their upper 16 bits (bfloat16); to float16."""
+"""Forms of float32: unchanged; the upper 16 bits (bfloat16); float16."""
 
 
 def code_tensor(
@@ -53,12 +53,12 @@ class _Plan:
     kind: int
     integers: np.ndarray | None = None
     words: np.ndarray | None = None
-    """Of the array, or of the entries of its table, uint64; or the steps of its grid, as float32."""
+    """Bit patterns of the array, or of the entries of its table, uint64; or the steps of its grid, float32."""
     form: int = _NATIVE
 
 
 def _choose_plan(memory: Memory, tensor: np.ndarray) -> _Plan:
-    """Return the plan that takes least."""
+    """Return the plan that takes the fewest bits."""
     words = _to_words(tensor)
     if (words == words.flat[0]).all():
         return _Plan(_CONSTANT, words=words.ravel()[:1])
@@ -99,7 +99,7 @@ def _plan_words(tensor: np.ndarray, words: np.ndarray) -> _Plan:
 
 
 def _shortest_form(tensor: np.ndarray) -> int:
-    """Return a form in which nothing is lost."""
+    """Return the shortest form that loses nothing."""
     if tensor.dtype != np.float32:
         return _NATIVE
     words = _to_words(tensor).ravel()
@@ -234,7 +234,7 @@ def _code_table(
 
 
 def _plan_grids(tensor: np.ndarray) -> list[_Plan]:
-    """Return plans of integers times one step, or times a step of each row; of those that give the same bits."""
+    """Return the lossless plans among integers times one step, and integers times a step of each row."""
     if tensor.dtype.kind in "biu":
         integers = tensor.astype(np.int64)
         fits = integers.min() >= -LARGEST and integers.max() <= LARGEST

@@ -1,4 +1,4 @@
-"""What the place of an element says of it: terms of logits, learned while coding."""
+"""Terms of logits by an element's position, learned while coding."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Layout:
 
 
 class Terms:
-    """What rows, columns, kernels and positions add to logits: by how much ones and zeros outnumber what was expected.
+    """Logit terms of rows, columns, kernels and positions: by how much ones and zeros exceed their expected counts.
 
-    All coordinates stand in one table; `indices` (coordinates x elements) says for each element which columns it has.
+    All coordinates share one table; `indices` (coordinates x elements) says for each element which columns it has.
     Evidence is float64, yet exact: multiples of 2**-16 that stay below 2**36.
     """
 
@@ -37,7 +37,7 @@ class Terms:
         for line, start, (_, _, index) in zip(self.indices, starts, coordinates, strict=True):
             np.add(index, start, out=line)
         self.evidence = np.tile(np.repeat([prior for _, prior, _ in coordinates], sizes), (4, 1))
-        """Ones found, ones expected, zeros found, zeros expected; what is expected leaves out this term."""
+        """Ones found, ones expected, zeros found, zeros expected; expectations leave out the term itself."""
 
     def at(self, part: slice) -> np.ndarray:
         """Return the logits of each coordinate for these elements."""
@@ -47,7 +47,7 @@ class Terms:
         return _combine(log2(self.evidence)).take(index)
 
     def learn(self, part: slice, bits: np.ndarray, chances: np.ndarray, decisions: int = 1) -> None:
-        """Take in decisions with their chances without each coordinate; of several for each element, the sums."""
+        """Update on decisions, with their chances without each coordinate; on sums of several for each element."""
         for index, chance in zip(self.indices[:, part], np.atleast_2d(chances), strict=True):
             _take_in(self.evidence, index, bits, chance, decisions)
 
@@ -83,9 +83,9 @@ class Common:
 
 
 def make_terms(layout: Layout, places: np.ndarray, priors: tuple[float, float, float]) -> Terms:
-    """Return the terms that can say something of a layout, for elements at flat indices.
+    """Return the terms that apply to a layout, for elements at flat indices.
 
-    The priors are that of rows, that of columns, and that of kernels and positions.
+    `priors` are those of rows, of columns, and of kernels and positions.
     """
     wanted: list[tuple[int, float, np.ndarray]] = []
     rows, inner = np.divmod(places, layout.columns * layout.positions)

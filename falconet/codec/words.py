@@ -1,4 +1,4 @@
-"""Arrays of bit patterns <-> decisions: floats that have nothing in common, and sorted codebooks."""
+"""Arrays of bit patterns <-> decisions: floats without a grid or table, and sorted codebooks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from falconet.codec.symbols import Memory, Tree, code_chunk, code_symbols
 from falconet.errors import CodecError
 
 _ZERO, _EVEN, _MODELED = 0, 1, 2
-"""How the bytes of a plane are coded: all are zero; all values equally likely; by how often each was seen."""
+"""Codings of a plane of bytes: all zero; all values equally likely; by how often each was seen."""
 
 
 def code_words(coder: Coder, count: int, width: int, words: np.ndarray | None) -> np.ndarray:
@@ -50,8 +50,8 @@ _STEPS = 32
 def code_sorted(coder: Coder, count: int, width: int, values: np.ndarray | None) -> np.ndarray:
     """Code different, rising integers below 2**width (at most 32): the ends, then always the middle between two.
 
-    Where between two neighbors a middle lies is told in 32 steps of the distance, by how often each was seen, then
-    evenly within the step.
+    The position of a middle between two neighbors is coded in 32 steps of the distance, by how often each was seen,
+    then evenly within the step.
     """
     result = np.zeros(count, dtype=np.int64)
     ends = None if values is None else values[[0, -1]].astype(np.uint64)

@@ -1,4 +1,4 @@
-"""What a search found, in a table and pictures: the Pareto front of all trials, and layers' sensitivity."""
+"""Results of a search as tables and pictures: the Pareto front of all trials, and layers' sensitivity."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SENSITIVITY_FILES = ("sensitivity.csv", "sensitivity.png")
 
 
 def write_frontier(trials: Sequence[Trial], budget: Budget, out: Path) -> None:
-    """Write `frontier.csv`, with all trials for whatever budget, and `frontier.png`. Raises StorageError."""
+    """Write `frontier.csv`, with all trials for any budget, and `frontier.png`. Raises StorageError."""
     front = {trial.number for trial in find_frontier(trials)}
     rows = [
         {
@@ -109,7 +109,7 @@ def _mark_limits(axes: Axes, trials: Sequence[Trial], budget: Budget) -> None:
 
 
 def describe_miss(best: Trial, trials: Sequence[Trial], budget: Budget, file: Path) -> str:
-    """Return a line about a budget that no trial keeps within, and what comes nearest."""
+    """Return a line about a budget that no trial keeps within, and the nearest trial."""
     latency = "" if best.latency_ms is None else f", {best.latency_ms:.3f} ms"
     size = f"{format_size(best.bytes)} at {best.drop:.2f} points lost on validation, {best.macs:,} MACs{latency}"
     return (
@@ -131,7 +131,7 @@ def write_sensitivity(found: Sensitivity, out: Path) -> None:
 
 
 _STYLES = ("-", "--", "-.", ":")
-"""Of lines, where there are more than colors."""
+"""Styles of lines, which tell them apart where there are more than colors."""
 
 
 def _draw_sensitivity(found: Sensitivity) -> Figure:

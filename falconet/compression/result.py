@@ -35,12 +35,12 @@ class Compression:
     trials: tuple[Trial, ...]
     chosen: Trial
     shrinking: CompressionSummary
-    """The chosen network beside the one it came from."""
+    """Summary of the chosen network beside the original one."""
     val: Evaluation
     test: Evaluation
 
     def facts(self) -> dict[str, Any]:
-        """Return what a program wants to know, as plain data."""
+        """Return the results as plain data."""
         found = self.shrinking
         return {
             "out": str(self.out),
@@ -140,7 +140,7 @@ def _measure_dense(artifact: Artifact) -> int:
 
 
 def _time_integers(artifact: Artifact, source: Dataset, data_root: str | Path | None) -> Export | None:
-    """Return what an export in 8-bit integers takes and loses; None where the extra is missing or it cannot be."""
+    """Return an export in 8-bit integers, with its latency and drop; None without the extra, or where it fails."""
     try:
         with scratch() as folder:
             return export(

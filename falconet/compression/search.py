@@ -1,4 +1,4 @@
-"""Which network is tried next: a pure function of the budget and of what came of the trials so far. Imports no torch.
+"""The next trial of a search: a pure function of the budget and of the results so far. Imports no torch.
 
 The search goes down a ladder. First whole channels go, as far as MACs or milliseconds demand; then the weights that are
 left become 8-bit integers, which costs no training; then each rung keeps half as many weights as the one before, on a
@@ -20,47 +20,47 @@ from falconet.schema import KEY
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """How one trial compresses."""
+    """Specification of how one trial compresses."""
 
     macs_fraction: float = field(default=1.0, metadata={KEY: "macs"})
-    """Of the dense network's multiply-accumulates: what pruning channels leaves."""
+    """Fraction of the dense network's multiply-accumulates that pruning channels leaves."""
     density: float = field(default=1.0, metadata={KEY: "kept"})
     """Fraction of the weights that are not zero."""
     bits: int = CONSTANTS.first_bits
-    """Of each weight that is left."""
+    """Bits of each remaining weight."""
     epochs: int = 0
-    """Of training on the way there."""
+    """Epochs of training in the trial."""
     start: int | None = None
-    """Number of the trial whose weights it begins with; None: the model that is compressed."""
+    """Number of the trial whose weights this one begins with; None: the model that is compressed."""
     polish: bool = False
-    """Whether it is the last one, which trains the best one longer, with a few weights less where size is scarce."""
+    """Whether this is the last trial, which trains the best one longer, with a few weights less where size is scarce."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of one try."""
+    """Result of one trial."""
 
     number: int
     spec: TrialSpec = field(metadata={KEY: "scheme"})
     bytes: int
-    """Of the coded file."""
+    """Bytes of the coded file."""
     accuracy: float
-    """Of the decoded network on the validation split, 0 to 1."""
+    """Accuracy of the decoded network on the validation split, 0 to 1."""
     drop: float
-    """Points of accuracy that it lost there."""
+    """Points of validation accuracy lost."""
     macs: int
     latency_ms: float | None
-    """In the fastest runtime; None: not asked for, and so not measured."""
+    """Median milliseconds of one sample in the fastest runtime; None: not asked for, and so not measured."""
     seconds: float
 
     def fits(self, budget: Budget) -> bool:
-        """Whether it keeps within all limits."""
+        """Return whether the trial keeps within all limits."""
         return self.excess(budget) <= 0
 
     def excess(self, budget: Budget) -> float:
-        """Return how far it is beyond the limits, 0 where it is within: the sum of each relative excess.
+        """Return how far the trial is beyond the limits, 0 within: the sum of relative excesses.
 
-        Of the drop, a point counts as one.
+        A point of drop counts as one.
         """
         pairs = (
             (self.bytes, budget.max_bytes),
@@ -74,7 +74,7 @@ class Trial:
 def propose(
     trials: Sequence[Trial], budget: Budget, config: CompressConfig, macs_fractions: Sequence[float] = (1.0,)
 ) -> TrialSpec | None:
-    """Return what is tried next; None at the end of the search.
+    """Return the next trial; None at the end of the search.
 
     `macs_fractions` are what removing channels may leave of the MACs: first the most that the budget allows, then less.
     Trials for which the budget's time is too short are not proposed, but for the first one.
@@ -101,7 +101,7 @@ def propose(
 
 
 def leave_room(trial: Trial, budget: Budget) -> float:
-    """Return the density that a trial should have when it trains longer, so that it still has its size after.
+    """Return the density that a trial should have when it trains longer, so that it keeps its size.
 
     Weights spread over more values as they learn, and take more bytes.
     """

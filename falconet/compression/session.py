@@ -1,4 +1,4 @@
-"""compress(): from a trained model to the smallest file that still answers right."""
+"""compress(): from a trained model to its smallest file within a budget."""
 
 from __future__ import annotations
 
@@ -64,21 +64,21 @@ from falconet.training.loop import check_fit
 
 _SEARCH_FILE = "search.json"
 _SEARCH_FOLDER = "search"
-"""In the folder of the compressed model: coded networks of all trials, and what came of each."""
+"""Subfolder of the compressed model's with the coded networks and results of all trials."""
 RECIPES = "compress"
-"""Folder of the recipes for searches, within that of all recipes."""
+"""Subfolder of the recipes for searches, within that of all recipes."""
 
 
 @dataclass(frozen=True)
 class Watcher:
-    """Who hears of a search while it goes on."""
+    """Callbacks that report the progress of a search."""
 
     notify: Callable[[str], None] = lambda line: None
-    """Gets lines that the user should read."""
+    """Called with each line that the user should read."""
     on_trial: Callable[[Trial, Trial], None] = lambda trial, best: None
-    """Gets each trial that has ended, those of an earlier call too, and the best one so far."""
+    """Called with each finished trial, those of an earlier call too, and the best one so far."""
     make_callbacks: MakeCallbacks = lambda title: ()
-    """Returns the callbacks of a trial's training, by the trial's title."""
+    """Returns the callbacks of a trial's training, given the trial's title."""
 
 
 @accept_renamed(existing=lambda value: {"if_exists": value})
@@ -102,25 +102,25 @@ def compress(
         A trained model; one that was compressed before is compressed further.
     source, data_root
         The data that it was trained on. The search learns from the training split and chooses by the validation split;
-        the test split is asked once, at the end.
+        the test split is used once, at the end.
     out
         A folder for the compressed model: `config.json`, `model.fnet`, the report and the Pareto front of all trials,
         which are kept in `search/`.
     budget
-        What the result may weigh, cost and lose; None: at most half a point of accuracy.
+        Limits of the result's size, cost and lost accuracy; None: at most half a point of accuracy.
     recipe, settings
-        Sections `compression` (see `CompressConfig`), `training` (of what is left; see `TrainConfig`) and
+        Sections `compression` (see `CompressConfig`), `training` (of the remaining weights; see `TrainConfig`) and
         `augmentation`, from a YAML file or a recipe by name, and as nested mappings.
     if_exists
         What to do where `out` holds a search: refuse, go on with it (also to another budget), or begin anew.
     watcher
-        Hears of the search while it goes on.
+        Callbacks that report the progress of the search.
 
     The search may be killed at any moment and goes on with `if_exists="resume"`, in the middle of a trial too.
     Raises BudgetError where no trial keeps within the budget: the front is written all the same, and the message names
-    what comes nearest. Raises UsageError for what cannot be meant, RunExistsError for a folder that is in use,
-    DataError where the data are not the model's own, ArtifactError, StorageError; DivergedError and
-    InterruptedRunError, after which it can be gone on with.
+    the nearest trial. Raises UsageError for invalid arguments, RunExistsError for a folder that is in use, DataError
+    where the data are not the model's own, ArtifactError, StorageError; DivergedError and InterruptedRunError, after
+    which the search can be resumed.
 
     """
     budget, watcher, out = budget or Budget(), watcher or Watcher(), Path(out)
@@ -204,7 +204,7 @@ _FIXED = {
     "restore": "is the last epoch, when no weight goes any more",
     "patience": "has no use where the last epoch counts",
 }
-"""Settings of training that follow from the search."""
+"""Settings of training that the search determines -> the reason for an error message."""
 
 
 def _configure(artifact: Artifact, home: Path | None, dataset: Dataset, overrides: Settings) -> SearchConfig:
@@ -232,23 +232,23 @@ class _Session:
     out: Path
     watcher: Watcher
     facts: Mapping[str, Any]
-    """What must stay the same when it goes on."""
+    """Facts that must stay the same when the search is resumed."""
     has_sensitivity: bool = False
-    """Whether it is known which layers need more bits."""
+    """Whether the layers that need more bits are known."""
     macs_fractions: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """Limits of MACs and milliseconds -> what they leave; see `find_macs_fractions`."""
+    """Limits of MACs and milliseconds -> fractions of the MACs that they leave; see `find_macs_fractions`."""
     trials: tuple[Trial, ...] = ()
-    """All that ever ran in this folder, for whatever budget."""
+    """Trials that ever ran in this folder, for any budget."""
 
     def add(self, trial: Trial) -> _Session:
-        """Return the search with a trial more, or with another record of one, and write that down."""
+        """Return the search with a trial added or replaced, and save it."""
         others = [other for other in self.trials if other.number != trial.number]
         session = replace(self, trials=tuple(sorted([*others, trial], key=lambda one: one.number)))
         session.save()
         return session
 
     def save(self) -> None:
-        """Write what was found, so that the search can go on from here."""
+        """Write the results so far, so that the search can be resumed from here."""
         found = {
             "sensed": self.has_sensitivity,
             "bits": dict(self.context.layer_bits),
@@ -260,7 +260,7 @@ class _Session:
 
 @dataclass(frozen=True)
 class Record:
-    """What `search.json` holds; its keys are those of the first edition."""
+    """Content of `search.json`; its keys are those of the first edition."""
 
     model: str
     fingerprint: str
@@ -270,7 +270,7 @@ class Record:
     macs_fractions: Mapping[str, Sequence[float]] = field(metadata={KEY: "shares"})
     trials: tuple[Trial, ...]
     source: str = ""
-    """Where the model's data lie on this machine."""
+    """Source of the model's data on this machine."""
 
 
 def _open_session(
@@ -282,10 +282,10 @@ def _open_session(
     watcher: Watcher,
     budget: Budget,
 ) -> _Session:
-    """Return a new search, or the one in `out` to go on with.
+    """Return a new search, or the one in `out` to resume.
 
-    Raises UsageError where it began otherwise, BudgetError for limits out of reach. What another search left is removed
-    once nothing stands against the new one.
+    Raises UsageError where that one had other settings, BudgetError for limits out of reach. Files of another search
+    are removed once nothing prevents the new one.
     """
     folder = out / _SEARCH_FOLDER
     facts = {
@@ -322,12 +322,12 @@ def _open_session(
 
 
 def is_coarse(count: int) -> bool:
-    """Whether one of so many validation samples is so many points that a loss is hardly told from luck."""
+    """Return whether one of `count` validation samples is worth so many points that a loss may well be chance."""
     return 100 / count > CONSTANTS.default_drop
 
 
 def _read_record(path: Path, facts: Mapping[str, Any]) -> Record:
-    """Return what an earlier call found. Raises ArtifactError for a damaged file, UsageError for another search's."""
+    """Return the record of an earlier call. Raises ArtifactError for a damaged file, UsageError for another search's."""
     try:
         record = from_mapping(Record, read_json(path))
         known = normalize_settings(record.config, ignore)
@@ -343,7 +343,7 @@ def _read_record(path: Path, facts: Mapping[str, Any]) -> Record:
 
 
 def _check_unchanged(record: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    """Raise UsageError where a search is to go on otherwise than it began."""
+    """Raise UsageError where a search would be resumed with other settings."""
     names = {"model": "another model", "fingerprint": "other data", "config": "other settings"}
     record, facts = (_drop_free_settings(side) for side in (record, facts))
     for key, what in names.items():
@@ -355,7 +355,7 @@ def _check_unchanged(record: Mapping[str, Any], facts: Mapping[str, Any]) -> Non
 
 
 def _drop_free_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return facts of a search without those settings of training that change nothing about what it comes to."""
+    """Return facts of a search without the settings of training that do not change its result."""
     config = dict(facts["config"])
     training = {key: value for key, value in (config.get("training") or {}).items() if key not in CHANGEABLE_ON_RESUME}
     return {**facts, "config": {**config, "training": training}}
@@ -372,7 +372,7 @@ def _describe_change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def clear_search(out: Path) -> None:
-    """Remove what an earlier search left; what it chose stays until this one has chosen."""
+    """Remove an earlier search's files; the model that it chose stays until this one has chosen."""
     for name in (*FRONTIER_FILES, *SENSITIVITY_FILES):
         (out / name).unlink(missing_ok=True)
     folder = out / _SEARCH_FOLDER
@@ -402,7 +402,7 @@ def _make_loaders(artifact: Artifact, dataset: Dataset, config: SearchConfig) ->
 
 
 def find_layer_bits(session: _Session) -> _Session:
-    """Measure which layers need more bits than others, and write that down."""
+    """Measure which layers need more bits than others, and save that."""
     context = session.context
     session.watcher.notify("measuring what each layer alone can lose")
     found = measure_layers(context)
@@ -441,7 +441,7 @@ def run_trials(session: _Session, budget: Budget) -> tuple[Trial, ...]:
 
 
 def _prepare(session: _Session, budget: Budget) -> _Session:
-    """Return the search with what is to be known before any trial. Raises BudgetError for limits out of reach."""
+    """Return the search with all that is measured before any trial. Raises BudgetError for limits out of reach."""
     config, notify = session.context.config.compression, session.watcher.notify
     if (session.out / CODED_FILE).is_file():
         notify(f"{session.out / CODED_FILE} stays what was found before, until this search ends with another")
@@ -457,12 +457,12 @@ def _prepare(session: _Session, budget: Budget) -> _Session:
 
 
 def _name_limits(budget: Budget) -> str:
-    """Return what removing channels depends on."""
+    """Return a key for the limits that removing channels depends on."""
     return f"{budget.max_macs} MACs, {budget.max_latency_ms} ms"
 
 
 def _reuse_or_run(session: _Session, spec: TrialSpec, budget: Budget) -> tuple[_Session, Trial]:
-    """Return what comes of a spec, from an earlier trial where there is one, and the session that knows it."""
+    """Return the session and the trial of a spec: an earlier one where there is one, else a new one."""
     context = session.context
     known = next((trial for trial in session.trials if trial.spec == spec), None)
     if known is None or not context.trial_file(known.number).is_file():

@@ -45,12 +45,12 @@ from falconet.training.loop import fit
 
 TRIAL_CHECKPOINT_FOLDER, CLAIM_FILE = "checkpoint", "running.json"
 MakeCallbacks = Callable[[str], Sequence[Callback]]
-"""Returns the callbacks of a trial's training, by the trial's title."""
+"""Function that returns the callbacks of a trial's training, given the trial's title."""
 
 
 @dataclass(frozen=True, eq=False)
 class SearchContext:
-    """What all trials of a search share."""
+    """Objects that all trials of a search share."""
 
     artifact: Artifact
     """The model that is compressed."""
@@ -58,22 +58,22 @@ class SearchContext:
     val: Loader
     config: SearchConfig
     folder: Path
-    """Where the coded networks of trials are kept."""
+    """Folder of the trials' coded networks."""
     layer_bits: Mapping[str, int]
-    """Weights that need more bits than others, by name."""
+    """Bits of the weights that need more than others, by name."""
     accuracy: float
-    """Of the model that is compressed, on the validation split."""
+    """Validation accuracy of the model that is compressed, 0 to 1."""
     make_callbacks: MakeCallbacks
 
     def trial_file(self, number: int) -> Path:
-        """Return where a trial's network is kept."""
+        """Return the path of a trial's coded network."""
         return self.folder / f"trial-{number:02}{Path(CODED_FILE).suffix}"
 
 
 def run_trial(number: int, spec: TrialSpec, context: SearchContext) -> Trial:
-    """Compress as `spec` says, keep the coded network, and return what came of it.
+    """Compress as `spec` says, keep the coded network, and return the result.
 
-    Goes on from a checkpoint where one was left. Raises DivergedError and InterruptedRunError.
+    Resumes from a checkpoint where there is one. Raises DivergedError and InterruptedRunError.
     """
     started = time.perf_counter()
     start = _load_start(spec, context)
@@ -102,9 +102,9 @@ def run_trial(number: int, spec: TrialSpec, context: SearchContext) -> Trial:
 
 
 def add_latency(trial: Trial, budget: Budget, context: SearchContext, others: Sequence[Trial]) -> Trial:
-    """Return a trial with its milliseconds, where a budget asks for them and nobody has measured them yet.
+    """Return a trial with its milliseconds, where a budget asks for them and they are not measured yet.
 
-    A network of the same channels takes as long as another trial's did: zeros change nothing, and luck should not.
+    A network of the same channels gets another trial's milliseconds: zeros change nothing, and noise should not.
     """
     if budget.max_latency_ms is None or trial.latency_ms is not None:
         return trial
@@ -124,7 +124,7 @@ def _prunes_channels(spec: TrialSpec) -> bool:
 
 
 def _load_start(spec: TrialSpec, context: SearchContext) -> Artifact:
-    """Return what a spec begins with."""
+    """Return the artifact whose network a spec begins with."""
     if spec.start is None:
         return context.artifact
     return read_trial(spec.start, context)
@@ -164,7 +164,7 @@ def find_untouched(spec: TrialSpec, context: SearchContext) -> dict[str, str]:
 
 
 def finetune(network: nn.Module, number: int, spec: TrialSpec, context: SearchContext) -> None:
-    """Train what is left, with the model that is compressed as its teacher where the configuration says so."""
+    """Train the remaining weights, with the model that is compressed as the teacher where the configuration says so."""
     training = replace(context.config.training, epochs=spec.epochs)
     claim_checkpoints(number, spec, context.folder)
     result = fit(
@@ -189,7 +189,7 @@ def finetune(network: nn.Module, number: int, spec: TrialSpec, context: SearchCo
 
 
 def claim_checkpoints(number: int, spec: TrialSpec, folder: Path) -> None:
-    """Note whose training is kept, and remove what another trial left: one that another budget did not get to."""
+    """Record which trial the checkpoints are of, and remove another trial's, which an earlier budget left unfinished."""
     claim = folder / CLAIM_FILE
     mine = {"number": number, "scheme": to_mapping(spec)}
     if not claim.is_file() or read_json(claim) != mine:
@@ -209,7 +209,7 @@ def _encode_network(network: nn.Module, context: SearchContext) -> Artifact:
 
 @torch.inference_mode()
 def _find_temperature(network: nn.Module, samples: Loader) -> float:
-    """Return what a network's logits are to be divided by, as after training."""
+    """Return the temperature that a network's logits are to be divided by, as after training."""
     network.eval()
     logits = torch.cat([network(inputs).float() for inputs, _ in samples.epoch(1)])
     return float(f"{choose_temperature(logits.numpy(), samples.labels.numpy()).temperature:.{DIGITS}g}")
@@ -217,7 +217,7 @@ def _find_temperature(network: nn.Module, samples: Loader) -> float:
 
 @torch.inference_mode()
 def measure_accuracy(network: nn.Module, samples: Loader, most: int | None = None) -> float:
-    """Return the fraction of right answers, 0 to 1, to all samples or to the first ones, so many or a few more."""
+    """Return the accuracy, 0 to 1, on all samples, or on the first `most` or a few more."""
     network.eval()
     hits = count = 0
     for inputs, labels in samples.epoch(1):
@@ -229,7 +229,7 @@ def measure_accuracy(network: nn.Module, samples: Loader, most: int | None = Non
 
 
 def measure_layers(context: SearchContext) -> Sensitivity:
-    """Return what each layer alone can lose, evaluated on some validation samples."""
+    """Return the sensitivity of each layer alone, evaluated on some validation samples."""
     some = replace(context.val, sampler="shuffle")  # Sources may be sorted by class.
     return measure_sensitivity(
         context.artifact.model,

@@ -38,16 +38,16 @@ from falconet.tables import is_encodable
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """What the header of a file of one sample tells."""
+    """Facts from the header of a file that holds one sample."""
 
     channels: int = 0
     size: tuple[int, ...] = ()
     """Height and width in pixels, steps, or characters."""
     rate: int | None = None
     deep: bool = False
-    """Whether an image has more than 8 bits a value."""
+    """Whether an image has more than 8 bits per value."""
     text: str = ""
-    """Which has no header, and is read at once."""
+    """The text itself: a text file has no header, so it is read at once."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,12 @@ class SampleBlock:
     """Some samples that follow one another, and what cannot be one."""
 
     samples: Samples | None = None
-    """`Samples.name` says which is which; None: there are none here."""
+    """The samples, told apart by `Samples.name`; None: this block has none."""
     skipped: tuple[Unreadable, ...] = ()
     ignored: Mapping[str, int] = field(default_factory=dict)
     """Files of a folder that are no samples, counted by extension."""
     notes: tuple[str, ...] = ()
-    """What had to be guessed to read them."""
+    """Guesses that were needed to read the samples."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,48 +103,48 @@ class DataAdapter:
     """How samples of one modality are read; `spec` is always the modality's own."""
 
     inspect: Callable[[bytes, int], FileInfo]
-    """From a file's content, and the most pixels that an image may have, to what its header tells.
+    """Reads a file's header from its content; the second argument is the most pixels that an image may have.
 
     Raises DataError for what is no such file.
     """
     choose_channels: Callable[[Counter[int]], int]
-    """From how many files have how many channels to those of the data set."""
+    """Chooses the channels of the data set, given how many files have each number of channels."""
     refuse_channels: Callable[[int, int], str]
-    """From a file's channels and those of the data set to why the file cannot be used; nothing where it can."""
+    """Returns why a file of these channels cannot join a data set of those; an empty string where it can."""
     make_samples: Callable[[Path, Sequence[str], Sequence[FileInfo], SampleFormat], Samples]
-    """From paths below a folder, and what is known of the files, to samples."""
+    """Makes samples of paths below a folder and the facts of their headers."""
     in_files: Callable[[Any], bool]
-    """Whether files of their own, and not tables and arrays alone, can hold samples of a spec."""
+    """Whether samples of a spec can come as one file each, and not only in tables and arrays."""
     open_files: Callable[[Sequence[str], Any], Samples]
-    """From paths of files to samples of a spec, none of them read yet. Raises DataError where no file can be one."""
+    """Makes samples of a spec from paths, none of them read yet. Raises DataError where no file can be one."""
     open_folder: Callable[[Path, Any, int], Iterator[SampleBlock] | None]
-    """From a folder, a spec and the most bytes to what arrays in it hold; None where it is no folder of arrays."""
+    """Reads the arrays in a folder, given a spec and the most bytes; returns None where it is no folder of arrays."""
     open_file: Callable[[Path, str, Any, int], Iterator[SampleBlock] | None]
-    """From a file of a format that only this modality has, what a user calls it, a spec and the most bytes to samples.
+    """Reads a file of a format that only this modality has, given its name for the user, a spec and the most bytes.
 
-    None where it is no such file.
+    Returns None where it is no such file.
     """
     read_npz: Callable[[Path, str, Any, int], Iterator[SampleBlock]]
-    """The same for any `.npz`. Raises DataError where none can hold such samples."""
+    """Reads an `.npz`, with arguments as for `open_file`. Raises DataError where none can hold such samples."""
     read_array: Callable[[np.ndarray, Any, Callable[[int], str]], Iterator[SampleBlock]]
-    """From an array, a spec and what its rows are called to the samples along the first axis.
+    """Yields the samples along an array's first axis, given a spec and a function that names its rows.
 
     Raises DataError for an array that has no such samples.
     """
     read_values: Callable[[Sequence[Any], Sequence[str], Any], SampleBlock]
-    """From samples at hand, their names and a spec to samples."""
+    """Makes samples of a spec from values in memory and their names."""
     read_cells: Callable[[Sequence[Any], Sequence[str], Any], SampleBlock]
-    """From what cells of a table hold themselves, its names and a spec to samples."""
+    """Makes samples of a spec from the values that a table's cells hold, and their names."""
     adapt_samples: Callable[[Samples, Any], Samples]
-    """Returns samples of any source as a model of a spec reads them: pictures in its range, recordings at its rate."""
+    """Returns samples of any source as a model of a spec reads them: images in its range, recordings at its rate."""
     rescale: Callable[[Samples, Any], Samples]
-    """From samples of a data set to the same as a model of a spec takes them."""
+    """Returns images of a data set in the value range and type of a spec, other samples as they are."""
     takes_strings: bool
     """Whether a string in a list is a sample itself, not the name of a file."""
     wanted: str
-    """What may be asked about besides paths and addresses, in words."""
+    """Names of the inputs that are allowed besides paths and URLs, for messages."""
     table_suffixes: tuple[str, ...]
-    """Of files that are archives or tables of samples, not a sample each."""
+    """Suffixes of archives and tables that hold many samples."""
 
 
 # Images
@@ -258,7 +258,7 @@ def _resample_recordings(samples: Samples, spec: SeriesSpec) -> Samples:
 
 
 def _rescale_images(samples: Samples, spec: ImageSpec) -> Samples:
-    """Return deep pictures in the model's range of values."""
+    """Return high-bit-depth images in the model's range of values."""
     return samples.scale(spec.value_range, spec.dtype) if isinstance(samples, Scalable) else samples
 
 
@@ -458,11 +458,11 @@ def _refuse_none(channels: int, usual: int) -> str:
 
 
 def _open_no_folder(folder: Path, spec: Any, max_bytes: int) -> None:
-    """Return that no folder of arrays is known."""
+    """Return None: there are no folders of arrays of this modality."""
 
 
 def _open_no_file(path: Path, name: str, spec: Any, max_bytes: int) -> None:
-    """Return that there is no format of this modality alone."""
+    """Return None: there is no file format of this modality alone."""
 
 
 ADAPTERS: Mapping[ModalityName, DataAdapter] = MappingProxyType(

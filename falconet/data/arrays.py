@@ -31,13 +31,13 @@ IDX_IMAGES = re.compile(r"(?P<part>.*?)[-_.]?images[-.]idx[34]-ubyte(?:\.gz)?$")
 SPLIT_WORDS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "t10k": "test"}
 
 _MAX_HEADER = 1 << 14
-"""Bytes of an array's description in an `.npz`."""
+"""Most bytes of an array's header in an `.npz`."""
 _NEAR_LEVEL = 1e-3
-"""Of a gray level: so much single precision may have rounded values off that were 8 bits once."""
+"""Tolerance in gray levels: rounding in single precision of values that were 8 bits once."""
 _MAX_ARRAYS = 1000
-"""Of an `.npz`, where pairs for three splits, lengths and classes are ten."""
+"""Most arrays in an `.npz`; pairs for three splits, lengths and classes are ten."""
 _MAX_DIMENSIONS = 8
-"""Of an array in an IDX file; those of images have three or four."""
+"""Most dimensions of an array in an IDX file; those of images have three or four."""
 
 _NPZ_PAIRS = (
     ("images", "labels"), ("x", "y"), ("X", "y"), ("data", "target"), ("data", "labels"),
@@ -169,14 +169,14 @@ class _LabeledArrays:
 
     source: str
     arrays: Mapping[str, np.ndarray]
-    """All of the file, by name."""
+    """All arrays of the file, by name."""
     names: Mapping[str, str]
-    """Of the array of samples, by split."""
+    """Name of the array of samples, by split."""
     origins: Mapping[str, str]
-    """What these arrays are called in errors, by split."""
+    """Name of the array of samples in errors, by split."""
     labels: Mapping[str, np.ndarray]
     guessed: bool
-    """Whether nobody said what the samples are."""
+    """Whether the kind of the samples was guessed."""
 
     @property
     def classes(self) -> np.ndarray | None:
@@ -208,7 +208,7 @@ def _split_series_arrays(
 _READERS: Mapping[
     ModalityName, Callable[[_LabeledArrays, ValueRange | None], tuple[dict[str, Split], tuple[str, ...]]]
 ] = MappingProxyType({"image": _split_image_arrays, "series": _split_series_arrays})
-"""Of arrays with labels; texts do not come as arrays."""
+"""Readers of arrays with labels; texts do not come as arrays."""
 
 
 def read_npz_inputs(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray]:
@@ -312,11 +312,11 @@ class Depth:
     """How the values of a source's arrays become samples, where they are not uint8 already."""
 
     value_range: ValueRange
-    """Black and white."""
+    """Values of black and white."""
     dtype: PixelType
-    """Of samples; uint8 where the values are 8 bits in a larger type, and no other range is asked for."""
+    """Type of the samples; uint8 where the values are 8 bits in a larger type and no other range is set."""
     levels: ValueRange | None
-    """Black and white of such values of 8 bits; None: there are others."""
+    """Black and white of values that are 8 bits in a larger type; None: some are not."""
 
 
 def choose_depth(

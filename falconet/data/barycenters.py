@@ -17,16 +17,16 @@ from torch import Tensor
 
 _BAND = 0.1
 _MAX_BAND = 64
-"""How far an alignment may lead from the diagonal: as a fraction of the longest series, and in steps."""
+"""Half width of the warping band: as a fraction of the longest series, and at most in steps."""
 
 _ITERATIONS = 3
-"""Of averaging: for pairs of random walks and of noise, 96 to 98 % of the way to where ten iterations lead."""
+"""Iterations of averaging: for pairs of random walks and of noise, 96 to 98 % of the way that ten iterations go."""
 
 MIN_WEIGHT = 0.5
-"""A sample weighs at least so much in the average of it and a partner."""
+"""Smallest weight of a sample in the average of it and a partner."""
 
 _DIAGONAL, _DOWN, _RIGHT = 0, 1, 2
-"""Where the best alignment up to a cell comes from: both series went on a step, the first alone, the second alone."""
+"""Last step of the best alignment up to a cell: in both series, in the first alone, in the second alone."""
 
 
 def average_pairs(
@@ -55,7 +55,8 @@ def average_series(
 
     NaN stands after the end of a series. Each iteration aligns the center with every member and replaces each of its
     steps by the weighted mean of all steps that are aligned with it (Petitjean et al. 2011, section 4). Alignments stay
-    within `band` steps of the diagonal, None: as BAND says, and where lengths differ by more, within their difference.
+    within `band` steps of the diagonal (None: a tenth of the longest series, 64 at most), or within the difference of
+    the lengths where that is more.
     """
     missing = np.isnan(center).any(axis=1)
     values = np.nan_to_num(center)

@@ -44,18 +44,18 @@ from falconet.spec import ImageSpec, PixelType
 from falconet.storage import cache_folder, storage_error, write_text
 
 _LAYOUT = 2
-"""Part of each key: raised when the same samples and settings would give other bytes."""
+"""Version in each key, raised when the same samples and settings would give other bytes."""
 BLOCK_BYTES = 1 << 20
-"""About so much is decoded between two lines of the journal."""
+"""Approximate bytes that are decoded for each line of the journal."""
 _FEW = 256
-"""So few samples are decoded without other processes."""
+"""Fewer samples than this are decoded without worker processes."""
 _ATTEMPTS = 3
 _DIE_WITH_PARENT = 1
-"""PR_SET_PDEATHSIG of Linux."""
+"""PR_SET_PDEATHSIG of Linux's `prctl`."""
 RESIDENT_BYTES = 8 << 20
-"""So much is read through a map before its pages are given back; up to four times as much lies in memory by then."""
+"""Bytes read through a memory map before its pages are released; up to four times as much is in memory by then."""
 _UNUSED_DAYS = 30
-"""A cache that nobody has opened for so long is removed when another one is made."""
+"""Days after which an unopened cache is removed, when another one is made."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,11 +66,11 @@ class PixelCache:
     shape: tuple[int, int, int]
     """Channels, height and width of each sample."""
     rows: Int64[np.ndarray, " samples"]
-    """Where each sample stands in the file."""
+    """Row of the file that holds each sample."""
     unread: list[int]
-    """Bytes until the pages that were read are given back, as the only entry."""
+    """Bytes left to read until the pages that were read are released, as the only entry."""
     dtype: PixelType = "uint8"
-    """Of each value."""
+    """Type of each value."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -146,11 +146,11 @@ class _Block:
     """Consecutive samples that were decoded together: a line of the journal."""
 
     start: int
-    """The first sample."""
+    """Position of the first sample."""
     crc: int
-    """Of its unreadable samples and the pixels of all."""
+    """CRC-32 of the pixels and of the list of unreadable samples."""
     unreadable: dict[int, str]
-    """Sample -> reason; its pixels are zero."""
+    """Reason by sample; the pixels of these samples are zero."""
 
 
 def _build(path: Path, split: Split, spec: ImageSpec) -> dict[int, str]:
@@ -242,7 +242,7 @@ def _begin_work(job: _Job, parent: int) -> None:
 
 
 _inherited: _Job | None = None
-"""Of a worker process: its job."""
+"""The job of a worker process; None elsewhere."""
 
 
 def _decode_inherited(block: range) -> _Block:

@@ -19,9 +19,9 @@ from falconet.data.series_tables import to_floats
 from falconet.tables import ABSENT, Table, is_number
 
 SAMPLE = 1000
-"""Cells that tell what a column holds."""
+"""Cells of a column that are looked at to tell what it holds."""
 _FEW = 1000
-"""Different values that a column may have to be taken for labels by its content."""
+"""Most different values of a column that is taken for labels by its content."""
 
 
 # Numbers as they are written elsewhere
@@ -102,7 +102,7 @@ def is_different(cells: Sequence[Any]) -> bool:
 
 
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]{2}")
-"""Scripts that put no spaces between words."""
+"""Two characters of scripts that put no spaces between words."""
 
 
 def is_prose(cells: Sequence[Any]) -> bool:
@@ -161,7 +161,7 @@ def path_of(cell: Any) -> str:
 _WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
 _WITH_POINT = re.compile(r"([+-]?\d+)\.0*", re.ASCII)
 _SCIENTIFIC = re.compile(r"[+-]?\d\.\d{2,}e[+-]\d\d", re.ASCII | re.IGNORECASE)
-"""As `%e` writes: the labels of the UCR archive."""
+"""Numbers as `%e` writes them, such as the labels of the UCR archive."""
 
 
 def format_label(cell: Any) -> str:

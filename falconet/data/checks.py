@@ -18,10 +18,10 @@ from falconet.modalities import MODALITIES
 from falconet.spec import ModalityName
 
 _SHAPES = 20
-"""Sizes of images that are listed one by one."""
+"""Most image sizes that are listed one by one."""
 
 _MIN_SAMPLES = 8
-"""Fewer do not show what is usual."""
+"""Fewest samples among which outliers are looked for; fewer do not show what is usual."""
 
 _RARE = 0.1
 """Fraction of the samples up to which unusual ones are outliers; more are a part of the data set like any other."""
@@ -63,9 +63,9 @@ class NearDuplicate:
 
     names: tuple[str, str]
     splits: tuple[str, str]
-    """Where they stand: a model that is trained on one of them has seen the other."""
+    """Splits of the two samples: a model that is trained on one of them has seen the other."""
     distance: float
-    """Of images: root mean square of the difference of two copies of 16x16 pixels, in 0..1. Of others: 0."""
+    """Root mean square of the difference of two images, scaled to 16x16 pixels, in 0..1; 0 for other samples."""
 
 
 @dataclass(frozen=True)
@@ -85,58 +85,58 @@ class LabelError:
     label: str
     suggested: str
     probability: float
-    """Of the suggested class."""
+    """Probability of the suggested class."""
 
 
 @dataclass(frozen=True)
 class DataReport:
-    """What `falconet data` says."""
+    """The report of `falconet data`."""
 
     source: str
     kind: ModalityName
     channels: int
     size: tuple[int, ...]
-    """Medians: height and width of an image in pixels, steps of a series, characters of a text."""
+    """Median size: height and width of an image in pixels, steps of a series, characters of a text."""
     rate: int | None
-    """Steps a second, of recordings."""
+    """Sampling rate of recordings in Hz; None for other samples."""
     classes: tuple[ClassCount, ...]
     splits: Mapping[str, int]
     """Readable samples by split."""
     made: tuple[str, ...]
-    """Splits that the source lacks and that Falconet made."""
+    """Names of the splits that the source lacks and that Falconet made."""
     fingerprint: str
     columns: Mapping[str, str]
-    """What each role was read from, where the source is a table."""
+    """Column that each role was read from, where the source is a table."""
     ignored: Mapping[str, int]
     """Files of a folder that were no samples, counted by extension."""
     unreadable: tuple[Unreadable, ...]
     duplicates: tuple[tuple[str, ...], ...]
     """Groups of samples with equal content."""
     leaks: tuple[tuple[str, ...], ...]
-    """The groups among them that stand in more than one split."""
+    """Groups of samples with equal content in more than one split."""
     near_duplicates: tuple[NearDuplicate, ...]
-    """First those across splits, the nearest first; of a family of m samples, the m - 1 pairs that connect it."""
+    """Nearly equal pairs, first those across splits, nearest first; m - 1 pairs connect a cluster of m samples."""
     imbalance: float | None
-    """Samples of the largest class for one of the smallest; None where that has none."""
+    """Ratio of the sizes of the largest and the smallest class; None where the smallest is empty."""
     absent_classes: Mapping[str, tuple[str, ...]]
-    """Classes of which a split has no sample, by split."""
+    """Classes without a sample in a split, by split."""
     shapes: tuple[ShapeCount, ...]
-    """Of images: the _SHAPES most frequent, then all others as one."""
+    """Image sizes: the 20 most frequent, then all others as one."""
     lengths: Lengths | None
-    """Of series and texts."""
+    """Lengths of series or texts; None for images."""
     missing: float | None
-    """Of series: fraction of values that are missing."""
+    """Fraction of missing values of series; None for other samples."""
     constant: tuple[str, ...]
     """Samples in which nothing changes: one color, the same value at all times, an empty text or one character."""
     outliers: tuple[Outlier, ...]
     value_range: tuple[float, float] | None = None
-    """Black and white of pictures with more than 8 bits a value; None: there are none."""
+    """Black and white of images with more than 8 bits per value; None: there are none."""
     notes: tuple[str, ...] = ()
-    """What had to be guessed to read the source."""
+    """Guesses that were needed to read the source."""
     label_errors: tuple[LabelError, ...] = ()
-    """Samples that a trained model finds in another class; looked for only on request."""
+    """Probable label errors, found by a trained model; only on request."""
     label_caution: str | None = None
-    """Why no label was called wrong although that was asked for; None: there is no reason not to."""
+    """Reason for not reporting any label error on request; None: there is no such reason."""
 
 
 def check_data(
@@ -288,7 +288,7 @@ def is_far(values: Float64[np.ndarray, " samples"]) -> Bool[np.ndarray, " sample
 
     Far out is what lies beyond three interquartile ranges from the quartiles (Tukey, "Exploratory Data Analysis",
     1977), here of logarithms, so that sets of many sizes have none. Nothing is marked among fewer than _MIN_SAMPLES
-    values, nor where more than the fraction RARE of them, and more than one, would be.
+    values, nor where more than a tenth of them, and more than one, would be.
     """
     far = np.zeros(len(values), dtype=bool)
     if len(values) < _MIN_SAMPLES:

@@ -40,7 +40,7 @@ from falconet.spec import InputSpec, ModalityName
 from falconet.tables import Table
 
 SPLIT_VALUES = {**SPLIT_WORDS, **SPLIT_FOLDERS}
-"""What a table's name or a cell may call a split."""
+"""Split by the words that a table's name or a cell may use for it."""
 
 NAMES = {
     "label": (
@@ -63,19 +63,19 @@ NAMES = {
     ),
     "time": ("time", "t", "step", "time_step", "timestep", "timestamp", "datetime", "date", "index", "frame"),
 }  # fmt: skip
-"""What columns of each role are called, the surest first; `y` may be a label, and a coordinate as well."""
+"""Column names of each role, surest first; `y` may be a label, and a coordinate as well."""
 
 _IDENTIFIERS = frozenset({*NAMES["series"], "index", "unnamed:_0"})
-"""Columns of numbers that are no values."""
+"""Names of columns of numbers that are no values."""
 
 
 @dataclass(frozen=True)
 class Roles:
-    """What a table's columns hold."""
+    """Kind of the samples and roles of the columns of a table."""
 
     kind: ModalityName
     columns: Mapping[str, str]
-    """Role (a field of `Columns`) to column."""
+    """Column by role (a field of `Columns`)."""
     values: tuple[str, ...] = ()
     """Columns of a series' values."""
 
@@ -156,7 +156,7 @@ def check_columns(table: Table, columns: Columns) -> dict[str, str]:
 
 
 LINES = "(line)"
-"""What of `DataConfig.extra` is no column, but the line of its table at which a sample's first row begins."""
+"""Name in `DataConfig.extra` that is no column, but the line of its table at which a sample's first row begins."""
 
 
 def check_extra(table: Table, names: Iterable[str]) -> None:
@@ -226,7 +226,7 @@ def find_samples(table: Table, chosen: Mapping[str, str], kind: ModalityName | N
 
 
 Way = Callable[[Table, Mapping[str, str], ModalityName | None], Roles | None]
-"""Of finding the columns of samples; it is only asked about kinds of which it can find some."""
+"""A function that finds the columns of samples, called only for kinds that it can find; None where it finds none."""
 
 
 def try_ways(ways: Sequence[Way], table: Table, chosen: Mapping[str, str], kind: ModalityName | None) -> Roles | None:
@@ -252,7 +252,7 @@ _FOREIGN_NUMBERS = tuple(
         (r"[+-]?[\d.,]+\s*[a-zµ°Ωω]+(?:/[a-z]+)?", "with a unit"),
     )
 )
-"""How numbers, and what is taken for them, are written that are not read, and what that is."""
+"""Patterns of cells that look like numbers but are not read as such, each with its description."""
 
 
 def _find_foreign(table: Table, chosen: Mapping[str, str]) -> str:
@@ -311,7 +311,7 @@ def _choose_named_files(table: Table, chosen: Mapping[str, str], kind: ModalityN
 
 
 _Place = tuple[str, str]
-"""Which folders above a file, and which extension, its name leaves out."""
+"""Parent folders and extension that a cell's name of a file leaves out."""
 
 
 def find_cell_files(table: Table, cells: Sequence[Any], kind: ModalityName, follow: bool) -> Mapping[str, str]:
@@ -429,19 +429,19 @@ class ColumnFinder:
     """How the columns of samples of one modality are found."""
 
     ways: tuple[Way, ...]
-    """Of finding them."""
+    """Functions that find the columns, in order of preference."""
     roles: tuple[str, ...]
-    """Of their columns, as `Columns` has them; the first holds a sample in each row, or names its file."""
+    """Roles of their columns, as in `Columns`; the first holds a sample in each row, or names its file."""
     wanted: str
-    """What these hold, in words."""
+    """Content of these columns, in words."""
     of_numbers: bool
     """Whether columns of numbers hold samples."""
     may_hold: Callable[[Sequence[Any]], bool]
     """Whether the only column without another role could hold samples."""
     may_be_labeled: Callable[[Any, int], bool]
-    """Whether one of so many columns without names may be labels, beside the samples of a model with this spec."""
+    """Whether one of this many unnamed columns may hold labels, beside the samples of a model with this spec."""
     embeds: bool
-    """Whether a cell may be an address that holds the sample's file itself."""
+    """Whether a cell may be a data URL that holds the sample's file itself."""
 
 
 def _names_images(cells: Sequence[Any]) -> bool:

@@ -13,11 +13,11 @@ from urllib.parse import unquote, urlsplit
 from falconet.errors import DataError
 
 _LARGEST = 1 << 30
-"""Bytes of a file, as of one on disk that holds a sample."""
+"""Most bytes of a file, as of one on disk that holds a sample."""
 _PATIENCE = 20.0
-"""Seconds without a byte."""
+"""Longest wait for a byte, in seconds."""
 _LONGEST = 600.0
-"""Seconds for a whole file: a server may send a byte at a time."""
+"""Longest time for a whole file in seconds, since a server may send a byte at a time."""
 _CHUNK = 1 << 18
 _SUFFIXES = {
     "text/csv": ".csv",
@@ -29,13 +29,13 @@ _SUFFIXES = {
     "audio/wav": ".wav",
     "audio/x-wav": ".wav",
 }
-"""How the names of files end whose address does not tell, by the type that their server names."""
+"""Suffixes of files whose URL has none, by the media type that the server names."""
 
 
 def fetch_url(url: str, folder: Path, *, largest: int = _LARGEST, patience: float = _PATIENCE) -> Path:
     """Write what an http or https address holds into a folder, under the last part of its path, and return where.
 
-    Of an address that leads on to another, the last one counts.
+    Redirections are followed, and the last address counts.
     Raises DataError, in one line, where there is no such file or no network, for more than `largest` bytes, and where
     nothing comes for `patience` seconds or not all of it in ten minutes.
     """

@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#f0e442")
-"""The palette of Okabe and Ito, told apart by the color-blind too."""
+"""The palette of Okabe and Ito, which the color-blind can tell apart too."""
 
 FRAME = "#b0b0b0"
 DPI = 130
 _PIXELS = 256
-"""Longest side of a picture on a sheet."""
+"""Longest side in pixels of a picture on a sheet."""
 _POINTS = 2000
-"""Of a curve; longer ones are drawn as their lowest and highest values."""
+"""Most points of a curve; longer ones are drawn as their lowest and highest values."""
 _TEXT_COLUMNS, _TEXT_LINES = 26, 10
-"""Of a text that is drawn."""
+"""Most characters in a line, and most lines, of a text that is drawn."""
 
 
 def draw_sample(axes: Axes, sample: Any, kind: ModalityName) -> None:

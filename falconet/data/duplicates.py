@@ -36,19 +36,19 @@ _BANDS = 4
 """Parts of 16 bits. Two hashes that differ in at most three bits have at least one part in common."""
 
 WINDOW = 16
-"""Hashes that one is compared with in each band, so that a band shared by very many costs no more than linear time."""
+"""Most hashes that one is compared with in each band, so that a band common to very many takes linear time."""
 
 _MAX_DISTANCE = 0.04
-"""Root mean square of the difference of two thumbnails, in 0..1."""
+"""Largest root mean square of the difference of two thumbnails, in 0..1."""
 
 _MAX_DETAIL = 0.02
-"""The same without a difference in brightness; no two of the embedded digits come nearer than 0.028."""
+"""Largest std of the difference of two thumbnails, in 0..1; no two of the embedded digits come nearer than 0.028."""
 
 _MAX_FRACTION = 0.15
-"""The same as a fraction of the contrast, so that pale images are not all alike."""
+"""Largest std of the difference as a fraction of the contrast, so that pale images are not all alike."""
 
 _MIN_LEVELS = 8
-"""Different values that a series must have, since short or coarse ones are equal by chance."""
+"""Fewest different values of a series that is compared, since short or coarse ones are equal by chance."""
 
 
 def shrink(image: UInt[np.ndarray, "height width channels"]) -> UInt8[np.ndarray, "32 32 3"]:
@@ -230,7 +230,7 @@ def _list_punctuation() -> dict[int, None]:
 def hash_series(series: Float32[np.ndarray, "channels steps"]) -> int:
     """Return 64 bits of a series without offset and scale of each channel, to two decimals of its std.
 
-    So a copy in other units is found. 0 for a series of fewer than MIN_LEVELS different values among a thousand.
+    So a copy in other units is found. 0 for a series of fewer than 8 different values among a thousand.
     """
     seen = ~np.isnan(series)
     present = series[seen]

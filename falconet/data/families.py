@@ -25,27 +25,27 @@ from falconet.errors import StorageError
 from falconet.storage import cache_folder, write_bytes
 
 MAX_SAMPLES = 50_000
-"""Of a source in which near duplicates are looked for; so many small ones in memory took 2 (texts) to 13 seconds
-(series) of a processor's time on a busy machine, images 8, small JPEG files, which must be decoded, 38."""
+"""Most samples of a source in which near duplicates are looked for. So many small ones in memory took 2 (texts) to 13
+seconds (series) of CPU time on a busy machine, images 8, small JPEG files, which must be decoded, 38."""
 _MAX_VALUES = 1 << 34
-"""Pixels, steps or characters of all its samples, as the median has them: some minutes of decoding photographs."""
+"""Most pixels, steps or characters of such a source, samples times median size: minutes of decoding photographs."""
 _RULE = 1
-"""Part of each file's name: raised when the same samples would give other pairs."""
+"""Version in each file's name, raised when the same samples would give other pairs."""
 _FEW = 256
-"""So few samples are looked through again rather than kept."""
+"""Most samples whose pairs are not cached but found again."""
 _SUM_BYTES = 16
 _UNUSED_DAYS = 30
-"""A file so old is removed when another one is made."""
+"""Days after which a cached file is removed, when another one is made."""
 
 
 @dataclass(frozen=True, eq=False)
 class DuplicateClusters:
-    """The different contents of a source, and which of them nearly equal each other."""
+    """The distinct contents of a source, and the pairs of nearly equal ones."""
 
     contents: UInt64[np.ndarray, " contents"]
-    """Hashes, ascending."""
+    """Hashes of the distinct contents, ascending."""
     pairs: Int64[np.ndarray, "pairs 2"]
-    """Positions of nearly equal ones; of a family of m contents, m - 1 pairs that connect it."""
+    """Positions of nearly equal contents; m - 1 pairs connect a cluster of m contents."""
     complete: bool = True
     """Whether near duplicates were looked for: not in sources beyond MAX_SAMPLES or _MAX_VALUES."""
 
@@ -85,7 +85,7 @@ def _find_pairs(dataset: Dataset, contents: UInt64[np.ndarray, " contents"]) -> 
 
 
 CAUTION = "caution: "
-"""What a note begins with that says why figures flatter; reports show it first."""
+"""Beginning of a note that says why metrics are too optimistic; reports show such notes first."""
 
 
 def describe_crossing(dataset: Dataset, families: DuplicateClusters) -> tuple[str, ...]:
@@ -149,5 +149,5 @@ def _save_pairs(path: Path, pairs: Int64[np.ndarray, "pairs 2"]) -> None:
 
 
 def checksum(content: bytes) -> bytes:
-    """Return SUM_BYTES bytes of BLAKE2b."""
+    """Return the BLAKE2b hash of a file's content."""
     return hashlib.blake2b(content, digest_size=_SUM_BYTES).digest()

@@ -40,7 +40,7 @@ SPLIT_FOLDERS = {
     "testing": "test",
 }
 _UNLABELED_WORDS = frozenset({"pred", "predict", "prediction", "unlabeled", "unlabelled", "unsup"})
-"""In names of folders that hold samples without classes."""
+"""Words in the names of folders that hold samples without classes."""
 _SYSTEM_NAMES = frozenset(
     {
         *("__MACOSX", "__pycache__", ".DS_Store", ".AppleDouble", ".Spotlight-V100", ".Trashes", ".fseventsd"),
@@ -51,7 +51,7 @@ _SYSTEM_NAMES = frozenset(
 )
 """Files and folders that systems and tools leave anywhere: passed over without a word."""
 _DEPTH_LIMIT = 64
-"""Folders within folders that are looked into."""
+"""Most levels of nested folders that are searched."""
 _REMEDIES: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(
@@ -63,7 +63,7 @@ _REMEDIES: Mapping[str, str] = MappingProxyType(
         **dict.fromkeys((".zip", ".tar", ".tgz", ".gz", ".7z", ".rar"), "unpack them"),
     }
 )
-"""What to do about files that are often meant as samples and are not read, by extension."""
+"""Advice about files that are often meant as samples but are not read, by extension."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +71,13 @@ class ListedFile:
     """A file that should hold one sample."""
 
     path: str
-    """Relative to the source's root, with slashes; absolute where a link or a table leads outside."""
+    """Path relative to the source's root, with slashes; absolute where a link or a table leads outside."""
     split: str
     label: str
     group: int | None = None
-    """64 bits of what must stay on one side of a split."""
+    """64-bit hash of the group, which splits keep together; None: no group."""
     extras: Mapping[str, str] = field(default_factory=dict)
-    """Cells of further columns of its row, by name."""
+    """Cells of the further columns of the file's row, by column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +86,10 @@ class ReadFile:
 
     listed: ListedFile
     hash: int = 0
-    """64 bits of its content."""
+    """64-bit hash of the content."""
     facts: FileInfo = field(default_factory=FileInfo)
     reason: str = ""
-    """Why it cannot be used; empty where it can."""
+    """Why the file cannot be used; empty where it can."""
 
 
 @dataclass
@@ -99,9 +99,9 @@ class Listing:
     files: list[str] = field(default_factory=list)
     """Visible files, relative to the root."""
     refused: list[Unreadable] = field(default_factory=list)
-    """Links that lead outside or nowhere, pipes and devices, folders that are too deep or not open to the user."""
+    """Links that lead outside or nowhere, pipes and devices, folders nested too deep or not readable."""
     hidden: list[str] = field(default_factory=list)
-    """Files and folders that are passed over since their names begin with a point."""
+    """Files and folders that are ignored since their names begin with a dot."""
 
 
 def open_files(paths: Sequence[str], spec: InputSpec) -> Samples:
@@ -110,7 +110,7 @@ def open_files(paths: Sequence[str], spec: InputSpec) -> Samples:
 
 
 def adapt_samples(samples: Samples, spec: InputSpec) -> Samples:
-    """Return samples as the model reads them, whatever their source: recordings at its rate, pictures in its range."""
+    """Return samples as the model reads them, whatever their source: recordings at its rate, images in its range."""
     return ADAPTERS[spec.kind].adapt_samples(samples, spec)
 
 
@@ -250,7 +250,7 @@ def _find_channels(files: Sequence[ReadFile], kind: ModalityName) -> int:
 
 
 def _find_value_range(root: Path, files: Sequence[ReadFile], asked: ValueRange | None) -> ValueRange | None:
-    """Return black and white of the deep pictures, as asked for or by those for training; None without such."""
+    """Return black and white of the high-bit-depth images, as set or by those for training; None without such."""
     deep = [file.listed for file in files if file.facts.deep]
     if asked is not None:
         return asked if deep else None

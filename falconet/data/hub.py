@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 _SAMPLE_ROLES: Mapping[ModalityName, str] = MappingProxyType({"image": "path", "text": "text", "series": "series"})
 """Fields of `Columns` that name the column of samples."""
 _ROLE_WORDS = {"path": "images", "text": "texts", "series": "lists of numbers", "label": "class names or whole numbers"}
-"""What the columns of a role hold."""
+"""Content of the columns of each role, in words."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,15 +56,15 @@ class HubImages:
     """Images of a column that `datasets` keeps on disk, decoded when they are wanted."""
 
     column: pyarrow.ChunkedArray
-    """Structs of `bytes`, an encoded image, or else `path`, a file."""
+    """Structs of `bytes` (an encoded image) and `path` (a file, used where there are no bytes)."""
     rows: Int64[np.ndarray, " samples"]
-    """Where in `column` each sample stands."""
+    """Row of `column` that holds each sample."""
     names: np.ndarray
-    """One string a sample: where it stood in its source, such as `hf:owner/name:train[12]`."""
+    """Name of each sample: its place in the source, such as `hf:owner/name:train[12]`."""
     value_range: ValueRange | None = None
-    """Black and white of deep pictures; see `decode_image`."""
+    """Black and white of high-bit-depth images; see `decode_image`."""
     dtype: PixelType = "uint8"
-    """Of deep pictures."""
+    """Type of high-bit-depth images."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -100,28 +100,28 @@ class HubImages:
 
 @dataclass(frozen=True)
 class _Roles:
-    """What the columns of a table hold."""
+    """Roles of the columns of a table."""
 
     kind: ModalityName
     columns: Mapping[str, str]
-    """Role (a field of `Columns`) to column."""
+    """Column by role (a field of `Columns`)."""
     classes: tuple[str, ...] | None
     """Class names in the order of the stored numbers; None where the column of labels holds the classes themselves."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """What a sample is like, before it is decoded."""
+    """Facts of a sample, before it is decoded."""
 
     hash: int = 0
-    """64 bits of its content."""
+    """64-bit hash of the content."""
     channels: int = 0
     size: tuple[int, ...] = ()
     """Height and width in pixels, steps, or characters."""
     reason: str = ""
-    """Why it cannot be used; empty where it can."""
+    """Why the sample cannot be used; empty where it can."""
     deep: bool = False
-    """Whether it is a picture with more than 8 bits a value."""
+    """Whether an image has more than 8 bits per value."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -468,7 +468,7 @@ def _scan_one_series(series: Float32[np.ndarray, "1 steps"]) -> _Row:
 
 
 _Scanner = Callable[["pyarrow.ChunkedArray", np.ndarray, Sequence[Path] | None, int], tuple[Samples, list[_Row]]]
-"""From a column, names of its samples, where files may lie and the most pixels of an image."""
+"""Reads a column, given the names of its samples, the allowed folders of files and the most pixels of an image."""
 
 _SCANNERS: Mapping[ModalityName, _Scanner] = MappingProxyType(
     {
@@ -506,7 +506,7 @@ def _drop_placeholders(scans: Mapping[str, _Scan], roles: _Roles) -> dict[str, _
 
 
 def _find_value_range(scans: Mapping[str, _Scan], asked: ValueRange | None) -> ValueRange | None:
-    """Return black and white of the deep pictures, as asked for or by those for training; None without such."""
+    """Return black and white of the high-bit-depth images, as set or by those for training; None without such."""
     deep = {
         split: [index for index, row in enumerate(scan.rows) if row.deep and scan.labels[index] is not None]
         for split, scan in scans.items()
@@ -520,7 +520,7 @@ def _find_value_range(scans: Mapping[str, _Scan], asked: ValueRange | None) -> V
 
 
 def _set_range(scans: Mapping[str, _Scan], value_range: ValueRange | None) -> dict[str, _Scan]:
-    """Return scans whose deep pictures are read in a range, where there is one."""
+    """Return scans whose high-bit-depth images are read in a range, where there is one."""
     return {
         split: replace(scan, samples=scan.samples.scale(value_range, "uint16"))
         if value_range is not None and isinstance(scan.samples, HubImages)

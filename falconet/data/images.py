@@ -26,21 +26,21 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _FORMATS = ("PNG", "JPEG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM")
-"""That are decoded, all by Pillow itself: for others it runs programs, as Ghostscript for an EPS of any name."""
+"""Formats that Pillow decodes itself; for others it runs programs, such as Ghostscript for an EPS of any name."""
 _HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
-"""What a file of HEIF says that it is, at its beginning (ISO/IEC 23008-12, annex B), where it is no AVIF."""
+"""Brands at the beginning of HEIF files that are no AVIF (ISO/IEC 23008-12, annex B)."""
 FILE_LIMIT = 1 << 30
-"""Bytes of one file of a sample: more than PIXEL_LIMIT pixels take in any format."""
+"""Most bytes of one file of a sample: more than PIXEL_LIMIT pixels take in any format."""
 PIXEL_LIMIT = 80_000_000
-"""Below the number at which Pillow begins to warn; decoding takes up to ten bytes a pixel."""
+"""Most pixels of an image, fewer than those at which Pillow begins to warn; decoding takes up to ten bytes a pixel."""
 WEBP_LIMIT = 50_000_000
-"""Its decoder holds several copies of the whole picture."""
+"""Most pixels of a WebP image, whose decoder holds several copies of the whole image."""
 SIDE_LIMIT = 1 << 20
-"""Pixels of one side: a longer picture is a line, and takes much memory when it is scaled."""
+"""Most pixels of one side: a longer image is a line, and takes much memory when it is scaled."""
 BAND_PIXELS = 1 << 20
-"""So many are converted at once, since Pillow's copies of a whole picture would take gigabytes."""
+"""Pixels that are converted at once, since Pillow's copies of a whole image would take gigabytes."""
 _DEFLATE_RATIO = 1032
-"""Deflate writes 258 bytes in two bits at best."""
+"""Best compression ratio of Deflate: 258 bytes in two bits."""
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Samples of a pixel by PNG's type of color."""
@@ -55,10 +55,10 @@ _SIDEWAYS = frozenset({5, 6, 7, 8})
 
 
 ValueRange = tuple[float, float]
-"""The values of black and of white."""
+"""Values of black and of white."""
 
 _WHITES = {False: (255.0, 1023.0, 4095.0, 16383.0, 65535.0), True: (1.0, 255.0, 65535.0)}
-"""What white may be in deep pictures of whole numbers, and in those of floating point."""
+"""Possible values of white in high-bit-depth images, by whether they are floating point."""
 LEVELS = {"uint8": 255, "uint16": 65535}
 """White of samples, by their type."""
 
@@ -92,9 +92,9 @@ def decode_image(
 ) -> UInt[np.ndarray, "height width channels"]:
     """Decode an image file: gray becomes 1 channel, everything else 3.
 
-    The first frame of an animation; turned as EXIF says; transparency laid on white. Pictures of 8 bits are uint8. Of
-    deep ones (16 or 32 bits, floating point) `value_range` is scaled to all that `dtype` holds, and what lies outside
-    is clipped; None: 0..65535, or 0..1 of one in floating point that has no more. Raises DataError for what is empty,
+    The first frame of an animation; turned as EXIF says; transparency laid on white. Images of 8 bits are uint8. In
+    high-bit-depth ones (16 or 32 bits, floating point) `value_range` is scaled to all that `dtype` holds, other values
+    are clipped; None: 0..65535, or 0..1 of one in floating point that has no more. Raises DataError for what is empty,
     truncated, no image, or larger than PIXEL_LIMIT pixels.
     """
     try:
@@ -176,7 +176,7 @@ def turn(array: UInt[np.ndarray, "height width channels"], orientation: int) -> 
 
 @dataclass(frozen=True)
 class Extremes:
-    """The lowest and highest value of deep pictures."""
+    """The lowest and highest value of high-bit-depth images."""
 
     low: float
     high: float
@@ -191,7 +191,7 @@ class Extremes:
 
 
 def find_extremes(contents: Iterable[bytes]) -> Extremes | None:
-    """Return the extremes of encoded pictures, without those that cannot be read; None where no deep one is left."""
+    """Return the extremes of the readable high-bit-depth images among encoded ones; None where there are none."""
     found = []
     for content in contents:
         with suppress(DataError), _open_image(content) as image:
@@ -216,7 +216,7 @@ def _find_bounds(parts: Iterable[np.ndarray]) -> tuple[float, float]:
 
 
 def is_high_bit_depth(image: Image.Image) -> bool:
-    """Whether a picture's values are more than eight bits say."""
+    """Whether an image has more than 8 bits per value."""
     return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 
@@ -225,12 +225,12 @@ class ImageInfo:
     """What an image's header tells."""
 
     height: int
-    """In pixels, after turning as EXIF says."""
+    """Height in pixels, after rotating as EXIF says."""
     width: int
     channels: int
-    """1 or 3, as `decode_image` returns it."""
+    """Channels, 1 or 3, as `decode_image` returns them."""
     deep: bool = False
-    """Whether it has more than 8 bits a value."""
+    """Whether the image has more than 8 bits per value."""
 
 
 def inspect_image(content: bytes, max_pixels: int = PIXEL_LIMIT) -> ImageInfo:
@@ -258,7 +258,7 @@ def _inspect_header(content: bytes, max_pixels: int) -> ImageInfo:
 
 
 _PILLOW = r"PIL\."
-"""Where warnings come from that say no more than `decode_image` does, or what does not matter to pixels."""
+"""Modules whose warnings repeat what `decode_image` says, or do not matter to pixels."""
 
 
 def _pass_over_warnings() -> None:
@@ -382,7 +382,7 @@ def _cut_bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
 def _scale_deep(
     image: Image.Image, value_range: ValueRange | None, dtype: PixelType
 ) -> UInt[np.ndarray, "height width 1"]:
-    """Return a deep image as an array."""
+    """Return a high-bit-depth image as an array."""
     scale = _guess_scale(image) if value_range is None else partial(scale_values, value_range=value_range, dtype=dtype)
     array = np.empty((image.height, image.width, 1), dtype=np.uint8 if value_range is None else dtype)
     for top, band in _cut_bands(image):
@@ -391,7 +391,7 @@ def _scale_deep(
 
 
 def _guess_scale(image: Image.Image) -> Callable[[np.ndarray], np.ndarray]:
-    """Return how values become 0..255 by what a single image holds, as models of before read it."""
+    """Return how values become 0..255 by what a single image holds, as models of earlier versions read it."""
     if image.mode.startswith("I;16"):
         return partial(scale_values, value_range=(0, 65535), dtype="uint8")
     low, high = _find_bounds(np.asarray(band) for _, band in _cut_bands(image))
@@ -405,7 +405,7 @@ def _guess_scale(image: Image.Image) -> Callable[[np.ndarray], np.ndarray]:
 def scale_values(
     pixels: Shaped[np.ndarray, "*shape"], value_range: ValueRange, dtype: PixelType
 ) -> UInt[np.ndarray, "*shape"]:
-    """Return deep values as samples: black is 0, white all that `dtype` holds, what lies outside is clipped."""
+    """Return high-bit-depth values as samples: black is 0, white the maximum of `dtype`, and the rest is clipped."""
     if not np.isfinite(pixels).all():
         raise DataError("wanted finite pixel values, found NaN or infinity")
     low, high = value_range

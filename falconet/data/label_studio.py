@@ -27,18 +27,18 @@ from falconet.tables import MAX_BYTES, Table, check_size
 LabelStudioTask = dict[str, Any]
 
 _BYTES_OF = {b",": 80, b"{": 400, b"[": 80}
-"""Bytes in memory for each value, object and list of JSON, as cells of a table too, about; measured."""
+"""Measured bytes in memory for each value, object and list of JSON, including cells of a table, by its character."""
 _LOCAL_FILES = "/data/local-files/"
-"""Where Label Studio serves the files of its own machine: `?d=` names one below LOCAL_FILES_DOCUMENT_ROOT."""
+"""Address of Label Studio's local files: `?d=` names one below LOCAL_FILES_DOCUMENT_ROOT."""
 _UPLOADS = re.compile(r"/data/upload/(?:\d+/)?(?P<name>(?:[0-9a-f]{8}-)?(?P<bare>[^/]+))$")
-"""Where Label Studio serves what was uploaded: a file's name after eight digits of its own."""
+"""Address of files uploaded to Label Studio: eight hexadecimal digits before the file's name."""
 EMBEDDED = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
 _OBJECT_TAGS: Mapping[str, str] = {"image": "Image", "text": "Text", "series": "TimeSeries", "audio": "Audio"}
-"""The tag that shows a sample, by the key of a task's data that holds it."""
+"""Tag that shows a sample, by the key of a task's data that holds it."""
 _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What XML 1.0 cannot hold."""
+"""Characters that XML 1.0 cannot hold."""
 _TIMES = ("time", "timestamp", "t", "date", "datetime", "index", "step")
-"""What the column of times of a series may be called."""
+"""Possible names of the column of times of a series."""
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ def _is_number(entry: Any) -> bool:
 
 
 _SERIES, TIME = "series_id", "time"
-"""The columns that tell which series a row of a table belongs to, and where within."""
+"""Names of the columns that hold the series of a row, and its time within the series."""
 
 
 def _unroll(table: Table, key: str, max_bytes: int) -> Table:

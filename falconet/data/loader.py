@@ -40,27 +40,27 @@ from falconet.modalities import modality_of
 from falconet.spec import ImageSpec, InputSpec, ModalityName
 
 Purpose = Literal["data", "dropout", "order"]
-"""What random numbers are drawn for: distortions, what the network itself draws, or the order of samples."""
+"""Use of random numbers: augmentation, the network's own (such as dropout), or the order of samples."""
 
 Sampler = Literal["shuffle", "balanced", "sequential", "by_length"]
-"""How an epoch is drawn: each sample once in random order; as many, each class equally often; each once in order.
+"""Order of an epoch: each sample once, shuffled; as many, each class equally often; each once, in order.
 
-Or each once, texts of like lengths together, so that networks which leave padding out take less time.
+Or, with `by_length`, each once, texts of like lengths together, so that networks which skip padding take less time.
 """
 
 Batch = tuple[Tensor, ...]
 """A model's inputs; labels, `Int64[batch]`, or where samples are mixed soft labels, `Float32[batch classes]`.
 
-Then, where a teacher was asked beforehand, its logits, `Float32[batch classes]`.
+Then, where a teacher's logits were computed beforehand, these, `Float32[batch classes]`.
 """
 
 AHEAD = 2
-"""Batches that are prepared while the network computes."""
+"""Batches that are prefetched while the network computes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Loader:
-    """Feeds training and validation during training."""
+    """Batches for training and for validation during training."""
 
     inputs: Tensor | PixelCache
     """Prepared samples: images of 8 or 16 bits `(samples, channels, height, width)`, series fitted, texts as tokens."""
@@ -71,14 +71,14 @@ class Loader:
     sampler: Sampler = "sequential"
     seed: int = 0
     rank: int = 0
-    """Which of `world_size` processes this is; each gets its part of every batch."""
+    """Rank of this process among `world_size`; each gets its part of every batch."""
     world_size: int = 1
     limit: int | None = None
-    """Samples an epoch, drawn anew for each; None: all of them."""
+    """Samples per epoch, drawn anew for each; None: all samples."""
     teacher_logits: Float32[Tensor, "samples classes"] | None = None
-    """A teacher's logits for the samples as they are, which come with each batch; None: no teacher has been asked."""
+    """A teacher's logits for the samples without augmentation, which come with each batch; None: no teacher."""
     num_classes: int | None = None
-    """Of targets that are mixed, a probability for each class; None: as many as the labels show."""
+    """Number of classes in mixed (soft) targets; None: as many as occur in the labels."""
     _walks: Iterator[int] = field(default_factory=lambda: itertools.count(1), init=False, repr=False)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -92,18 +92,18 @@ class Loader:
             raise DataError(f"wanted a sample a batch for each of {self.world_size} processes: found too few")
 
     def __len__(self) -> int:
-        """Batches an epoch, the same for every rank."""
+        """Batches per epoch, the same for every rank."""
         return math.ceil(self.drawn / (self.batch_size * self.world_size))
 
     @property
     def drawn(self) -> int:
-        """Samples of an epoch, for all ranks together."""
+        """Samples per epoch, over all ranks."""
         return len(self.labels) if self.limit is None else min(self.limit, len(self.labels))
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch, counted from 1, from batch `start` on.
 
-        Order and distortions of each batch follow from `seed`, `number` and the batch's position alone, so that any
+        Order and augmentation of each batch follow from `seed`, `number` and the batch's position alone, so that any
         epoch can be repeated, or gone on with, from any of its batches. Samples are spread evenly: batches differ by at
         most one, so that no batch of a single sample is left for the end, of which batch normalization has no variance.
         The next batches are prepared in threads of their own.
@@ -140,7 +140,7 @@ class Loader:
         return drawn
 
     def make_batch(self, indices: Int64[Tensor, " all_ranks"], number: int, position: int) -> Batch:
-        """Gather, augment and normalize this rank's part of a batch, and add the answers about it, if there are any."""
+        """Gather, augment and normalize this rank's part of a batch, and add the teacher's logits for it, if any."""
         batch = self.make_inputs(indices, number, position)
         if self.teacher_logits is None:
             return batch
@@ -207,7 +207,7 @@ def _augment(
     augmentation: Augmentation,
     generator: torch.Generator,
 ) -> Batch:
-    """Return prepared samples as a model's input, each distorted in its own way."""
+    """Return prepared samples as a model's input, each augmented by its own random draws."""
     if isinstance(augmentation, ImageAugmentation) and isinstance(preprocess, ImagePreprocess):
         images = augment_images(to_unit(raw), augmentation, generator)
         mixed: Tensor = labels
@@ -244,11 +244,11 @@ class LoadedInputs:
 
     inputs: Tensor | PixelCache
     split: Split
-    """Its readable samples, in the order of `inputs`."""
+    """The split's readable samples, in the order of `inputs`."""
     kept: Int64[np.ndarray, " readable"]
-    """Where each of them stood in the split."""
+    """Position of each readable sample in the whole split."""
     unreadable: tuple[Unreadable, ...]
-    """The others."""
+    """Samples that cannot be read, with reasons."""
 
 
 def load_inputs(split: Split, spec: InputSpec, tokenizer: str | None = None) -> LoadedInputs:
@@ -347,4 +347,4 @@ _LOADERS: Mapping[ModalityName, Callable[[Split, Any, str | None], LoadedInputs]
 _MEASURES: Mapping[ModalityName, Callable[[Tensor | PixelCache], tuple[tuple[float, ...], tuple[float, ...]]]] = (
     MappingProxyType({"image": measure_pixels, "series": _measure_steps})
 )
-"""Of inputs that are normalized; tokens are not."""
+"""Functions that compute mean and std of inputs; tokens are not normalized."""

@@ -27,7 +27,7 @@ from falconet.storage import open_regular, read_regular
 from falconet.tables import MAX_BYTES, check_size
 
 _Arrays = Mapping[str, tuple[np.ndarray, np.ndarray]]
-"""By split: images `(n, height, width, channels)`, uint8, and labels `(n,)`, int64."""
+"""Images `(n, height, width, channels)`, uint8, and labels `(n,)`, int64, by split."""
 
 _IDX_FILES = {
     "idx": {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"},
@@ -235,4 +235,4 @@ def _image_dataset(source: str, splits: Mapping[str, Split], classes: tuple[str,
 _WRAPPERS: Mapping[ModalityName, Callable[[str, Mapping[str, Split], tuple[str, ...]], Dataset]] = MappingProxyType(
     {"image": _image_dataset, "series": series_dataset}
 )
-"""Of splits of arrays, by what arrays can hold."""
+"""Functions that make a Dataset of splits of arrays, by kind of sample."""

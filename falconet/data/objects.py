@@ -34,7 +34,7 @@ from falconet.tables import Table
 
 _WANTED = "an array, or a list of texts, PIL images or arrays"
 _MISSING = ("NAType", "NaTType")
-"""What pandas has for a missing cell, beside NaN and None."""
+"""Types of a missing cell in pandas, besides NaN and None."""
 
 
 def read_arrays(
@@ -67,7 +67,7 @@ def read_arrays(
 
 
 Parts = Mapping[str, tuple[Any, np.ndarray]]
-"""By split: samples at hand, and their labels."""
+"""Samples in memory and their labels, by split."""
 
 
 def _check_pair(split: str, pair: Any) -> tuple[Any, Any]:

@@ -133,11 +133,11 @@ class Placement:
     """Where one side of an image comes to lie; numbers are tensors, for graphs that know them only when they run."""
 
     found: Int64[Tensor, ""]
-    """Pixels of the image."""
+    """Pixels of this side of the image."""
     scaled: Int64[Tensor, ""]
-    """Pixels that it is scaled to."""
+    """Pixels of this side after scaling."""
     start: Int64[Tensor, ""]
-    """The first of these that is kept; below 0: how many black ones stand before them."""
+    """First scaled pixel that is kept; below 0: minus the number of black pixels before them."""
 
 
 def place_image(height: int | SymInt, width: int | SymInt, spec: ImageSpec) -> tuple[Placement, Placement]:
@@ -291,9 +291,9 @@ class _Prepared:
     """A batch of samples, fitted to a model but not normalized."""
 
     inputs: Tensor
-    """Those that can be read, in order."""
+    """The readable samples, in order."""
     unreadable: dict[int, str]
-    """The positions of the others, with reasons."""
+    """Reasons why the other samples cannot be read, by position."""
 
 
 def single_threaded_pool(count: int | None = None) -> ThreadPoolExecutor:
@@ -364,8 +364,8 @@ WHITES = {torch.uint8: 255, torch.uint16: 65535}
 def load_prepared(samples: Samples, preprocess: AnyPreprocess) -> tuple[Tensor, dict[int, str]]:
     """Return all readable samples, prepared for training and held in memory, and why others are not.
 
-    Images are rounded to 8 bits, deep ones to 16, tokens to 32, which evaluation never sees. Raises DataError where
-    none is readable.
+    Images are rounded to 8 bits, high-bit-depth ones to 16, tokens to 32, which evaluation never sees. Raises
+    DataError where none is readable.
     """
     dtype = _choose_stored(preprocess)
     parts: list[Tensor] = []

@@ -41,16 +41,16 @@ TILE = 96
 _GAP = 4
 
 _CELLS = 6
-"""Samples beside each other on the sheet of suspects."""
+"""Samples in a row on the sheet of suspects."""
 _SHOWN = 12
-"""Most suspects, or pairs of them, in a section."""
+"""Most suspects, or pairs of suspects, in a section."""
 _MARGIN, _CELL, _PICTURE, LINE, _HEADING, _TITLE = 0.4, 1.85, 1.35, 0.14, 0.62, 0.85
 """Inches: around the sheet; width of a cell; height of its picture and of a line of text; of headings and the title."""
 _CAPTION_LINES = 3
 ROW = _PICTURE + _CAPTION_LINES * LINE + 0.42
 """Inches from one row of cells to the next."""
 _NAME_LIMIT = 28
-"""Characters that fit into a cell."""
+"""Most characters that fit into a cell."""
 _INK, _FAINT, _ALARM, _PAPER = "#1a1a1a", "#666666", "#d55e00", "#f6f6f6"
 
 
@@ -197,9 +197,9 @@ class _Preview:
     """How augmentation of one modality is drawn."""
 
     write: Callable[[Mapping[str, Any], Dataset, Any, Path], None]
-    """From the first sample of each class, their data set and a setting of augmentation to a PNG."""
+    """Writes a PNG, given the first sample of each class, their data set and settings of augmentation."""
     shows: Callable[[Any], bool]
-    """Whether there is anything to see of a sample."""
+    """Whether a sample has anything to see."""
 
 
 _PREVIEWS: Mapping[ModalityName, _Preview] = MappingProxyType(
@@ -208,7 +208,7 @@ _PREVIEWS: Mapping[ModalityName, _Preview] = MappingProxyType(
         "series": _Preview(_preview_series, shows=lambda series: bool(count_steps(series) > 0)),
     }
 )
-"""Texts are not drawn."""
+"""How augmentation is drawn, by kind of sample; texts are not drawn."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ class _Suspect:
 
     name: str
     captions: tuple[str, ...]
-    """Lines below its name."""
+    """Lines below the sample's name."""
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ class _Section:
     title: str
     note: str
     items: Sequence[tuple[_Suspect, ...]]
-    """Samples that belong together stand side by side; all items have as many."""
+    """Groups of samples that are shown side by side; all of the same size."""
     alarms: frozenset[int] = frozenset()
     """Positions of items that are marked: those across splits."""
 
@@ -240,7 +240,7 @@ class _Section:
 
     @property
     def height(self) -> float:
-        """Inches."""
+        """Height of the section in inches."""
         return _HEADING + ROW * len(self.rows)
 
 

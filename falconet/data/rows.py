@@ -68,7 +68,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Rows:
-    """What stands in rows of a table that are to be answered; both fields of equal length."""
+    """Samples in rows of a table to predict on; `names` and `values` have equal length."""
 
     names: Sequence[str]
     values: Sequence[Any]
@@ -118,7 +118,7 @@ def read_part(table: Table, split: str, roles: Roles, config: DataConfig) -> Par
 
 
 Cells = tuple[Sequence[int], list[Any], list[str]]
-"""For each sample: its row (its first one), its text, path, series or image, and why it cannot be used, or ""."""
+"""Row (the first one), value (text, path, series or image) and reason why it cannot be used, or "", of each sample."""
 
 
 def _read_values(table: Table, roles: Roles, config: DataConfig) -> Cells:
@@ -421,9 +421,9 @@ class RowReader:
     """How samples of one modality that stand in tables become a Dataset."""
 
     read: Callable[[Table, Roles, DataConfig], Cells]
-    """From a table to the samples that its cells hold themselves."""
+    """Reads the samples that a table's cells hold themselves."""
     collect: Callable[[str, Sequence[Part], Sequence[Unreadable], DataConfig], Dataset]
-    """From a source's name, such samples, what cannot be used and settings to a Dataset."""
+    """Makes a Dataset of a source's name, such samples, rows that cannot be used and settings."""
 
 
 ROWS: Mapping[ModalityName, RowReader] = MappingProxyType(

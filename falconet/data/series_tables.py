@@ -16,7 +16,7 @@ from falconet.data.series import NO_VALUES, count_steps
 from falconet.tables import ABSENT, Table
 
 _MISSING: Mapping[Any, float] = MappingProxyType(dict.fromkeys(("", None, *ABSENT), math.nan))
-"""Cells that stand for a missing value, besides NaN itself."""
+"""Cells that mean a missing value, besides NaN itself."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

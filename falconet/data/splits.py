@@ -24,24 +24,24 @@ class Columns:
     """Which column of a table holds what; None: guessed from names and content."""
 
     label: str | None = None
-    """The class."""
+    """Column of the label."""
 
     path: str | None = None
-    """An image file, relative to the table's folder."""
+    """Column of an image file's path, relative to the table's folder."""
 
     text: str | None = None
 
     split: str | None = None
-    """`train`, `val` or `test`."""
+    """Column of the split: `train`, `val` or `test`."""
 
     group: str | None = None
-    """What must stay on one side of a split: a person, a device, a page. Never guessed."""
+    """Column of the group that splits keep together, such as a person, a device or a page. Never guessed."""
 
     series: str | None = None
-    """Which series a row of a long table belongs to."""
+    """Column of the series that a row of a long table belongs to."""
 
     time: str | None = None
-    """The order of a long table's rows within a series."""
+    """Column that orders a long table's rows within a series."""
 
     def __post_init__(self) -> None:
         chosen = [value for entry in fields(self) if (value := getattr(self, entry.name)) is not None]
@@ -50,7 +50,7 @@ class Columns:
 
 
 Nearness = Literal["together", "apart"]
-"""What becomes of near duplicates where splits are made."""
+"""How near duplicates are placed where splits are made: all in one split, or each by itself."""
 
 
 @dataclass(frozen=True)
@@ -58,28 +58,28 @@ class DataConfig:
     """How a source is read and split."""
 
     kind: ModalityName | None = None
-    """What the samples are, where the source leaves room for doubt; None: guessed."""
+    """Kind of the samples, where the source leaves room for doubt; None: guessed."""
 
     columns: Columns = field(default_factory=Columns)
     """Roles of a table's columns."""
 
     extra: tuple[str, ...] = ()
-    """Further columns of a table that are kept beside the samples, such as those that figures are sliced by."""
+    """Further columns of a table that are kept beside the samples, such as those that metrics are sliced by."""
 
     header: bool | None = None
-    """Whether the first row of a table with separators holds the columns' names; None: guessed from the rows."""
+    """Whether the first row of a CSV or similar table is a header; None: guessed from the rows."""
 
     max_bytes: int = MAX_BYTES
-    """What one file of arrays or one table may take in memory: a small file can hold a great deal, compressed."""
+    """Most bytes in memory of one file of arrays or one table: a small compressed file can hold a great deal."""
 
     follow: bool = False
-    """Read files that links, `..` or absolute paths lead to outside the source's folder."""
+    """Whether to read files outside the source's folder that links, `..` or absolute paths lead to."""
 
     max_pixels: int = PIXEL_LIMIT
-    """Pictures of more pixels are skipped and listed; 80,000,000 at most."""
+    """Most pixels of an image, up to 80,000,000; larger images are skipped and listed."""
 
     split_seed: int = 0
-    """Chooses the samples of missing splits; independent of the seed of a training run."""
+    """Seed that chooses the samples of missing splits; independent of the seed of a training run."""
 
     val_fraction: float = 0.1
     """Fraction of each class's training samples for validation, where the source has no validation split."""
@@ -94,10 +94,10 @@ class DataConfig:
     """
 
     value_range: tuple[float, float] | None = field(default=None, metadata={SPARSE: True})
-    """Black and white of pictures with more than 8 bits a value; None: by what the training samples hold."""
+    """Black and white of images with more than 8 bits per value; None: chosen from the training samples."""
 
     strict: bool = False
-    """Refuse a source with unreadable files, instead of skipping and listing them."""
+    """Whether to refuse a source with unreadable files instead of skipping and listing them."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_pixels <= PIXEL_LIMIT:

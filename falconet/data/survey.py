@@ -31,51 +31,51 @@ from falconet.errors import DataError
 from falconet.spec import ModalityName
 
 _LARGE = 1 << 14
-"""Pixels from which on threads are worth their while."""
+"""Values of a sample of median size from which on threads save time."""
 
 SPAN = 32
-"""Samples that a worker looks at before it hands over what it found."""
+"""Samples that a worker processes at a time."""
 
 
 SamplePosition = tuple[str, int]
-"""A split, and a position in it."""
+"""A split's name, and a position in it."""
 
 
 @dataclass(frozen=True, eq=False)
 class SampleStats:
-    """What is kept of one sample."""
+    """Statistics of one sample."""
 
     size: tuple[int, int] = (0, 0)
-    """Height and width in pixels; or 1 and the steps of a series, the characters of a text."""
+    """Height and width in pixels; or 1 and the steps of a series, or the characters of a text."""
     color: bool = False
     constant: bool = False
     values: int = 0
-    """Of a series: channels times steps."""
+    """Number of values of a series, channels times steps."""
     missing: int = 0
-    """NaN among them."""
+    """Number of NaN among the values of series."""
     key: int = 0
     copy: UInt8[np.ndarray, "32 32 3"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class DatasetStats:
-    """Facts of samples, in the order of the data set's splits; zeros for those that cannot be read."""
+    """Statistics of samples, in the order of the data set's splits; zeros for those that cannot be read."""
 
     reasons: Mapping[int, str]
     """Why samples cannot be read, by position."""
     sizes: Int64[np.ndarray, "samples 2"]
-    """Height and width in pixels; or 1 and the steps of a series, the characters of a text."""
+    """Height and width in pixels; or 1 and the steps of a series, or the characters of a text."""
     color: Bool[np.ndarray, " samples"]
     constant: Bool[np.ndarray, " samples"]
     """Whether nothing changes within a sample: over an image, over time, from character to character."""
     values: int
-    """Of series: channels times steps, all together."""
+    """Number of values of all series, channels times steps."""
     missing: int
-    """NaN among them."""
+    """Number of NaN among the values of series."""
     keys: UInt64[np.ndarray, " samples"]
-    """Perceptual hash of an image; of others, 64 bits that nearly equal ones have in common, 0 for none."""
+    """Perceptual hash of an image; for other samples, 64 bits that nearly equal ones have in common, 0 for none."""
     thumbnails: UInt8[np.ndarray, "images 16 16 3"]
-    """Of images."""
+    """Thumbnails of images; empty for other samples."""
 
     @property
     def readable(self) -> Bool[np.ndarray, " samples"]:
@@ -238,19 +238,17 @@ def _pair_equal(
 
 @dataclass(frozen=True)
 class StatsAdapter:
-    """How samples of one modality are looked at, and how those that are nearly equal are found."""
+    """How samples of one modality are measured, and how nearly equal ones are found."""
 
     measure: Callable[[Any], SampleStats]
-    """From a sample to what is kept of it."""
+    """Computes the statistics of a sample."""
     condense: Callable[[Sequence[SampleStats]], tuple[np.ndarray, np.ndarray]]
-    """From facts to the samples' keys and thumbnails."""
+    """Returns the keys and thumbnails of samples from their statistics."""
     pair: Callable[[DatasetStats, np.ndarray], tuple[np.ndarray, np.ndarray]]
-    """From a survey and some positions to those in pairs, as places among these, that are nearly equal.
-
-    And to their distances.
+    """Returns pairs of nearly equal samples among some positions, as indices into these, and their distances.
     """
     has_distances: bool
-    """Whether such pairs are more or less alike; else all distances are 0."""
+    """Whether pairs have distances; else all distances are 0."""
 
 
 SURVEYORS: Mapping[ModalityName, StatsAdapter] = MappingProxyType(

@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _RESERVED = ("[PAD]", "[MASK]")
-"""Names of the tokens 0 and 1, which no text ever becomes."""
+"""Names of the tokens 0 and 1, which no text contains."""
 _MIN_VOCABULARY = 256 + len(_RESERVED)
 MAX_WORD = 1000
-"""Bytes up to which a word is learned from as one: to merge two tokens of a word moves all that follow."""
+"""Most bytes of a word that is learned from as a whole: merging two tokens of a word moves all that follow."""
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}]{1,2}"
-"""What is learned from as one word where no blanks part words, which most often have one or two characters.
+"""Pattern of a word for training in scripts without blanks, where most words have one or two characters.
 
 A clause would be one word otherwise, and in a small data set one token, of which no other text has any part.
 """
 _CHUNK = 4096
-"""Texts that are encoded at a time: enough for all cores, and little memory."""
+"""Texts that are encoded at a time: enough for all cores, in little memory."""
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int) -> str:
@@ -240,7 +240,7 @@ FORM: Mapping[str, Any] = MappingProxyType(
         "model.merges": None,
     }
 )
-"""What `train_tokenizer` writes beside tokens and merges; a file may lack some of it, but not say otherwise."""
+"""Settings that `train_tokenizer` writes besides tokens and merges; a file may lack some, but not have other values."""
 
 
 def _read_merges(tokenizer: str) -> list[tuple[str, str]]:
@@ -343,9 +343,9 @@ class TextEncoder:
     """Texts to rows of tokens, as a model takes them."""
 
     tokenizer: str
-    """JSON, as `train_tokenizer` and `make_wordpiece` return it."""
+    """JSON of the tokenizer, as `train_tokenizer` and `make_wordpiece` return it."""
     length: int
-    """Tokens of a row."""
+    """Tokens of a row, after cutting or padding."""
 
     def encode(self, texts: Sequence[str]) -> Int64[np.ndarray, "texts length"]:
         """Return the tokens of each text, cut at `length` or followed by 0; a cut one keeps the token of a text's end.
@@ -421,7 +421,7 @@ def read_text_file(content: bytes) -> str:
 
 
 MAX_CHARACTERS = 10_000_000
-"""Of one text."""
+"""Most characters of one text."""
 
 
 def describe_text(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Random distortions of whole batches, each sample its own, as `falconet.data.augmentation` sets them.
+"""Random augmentation of whole batches, drawn anew for each sample, as `falconet.data.augmentation` sets it.
 
 All randomness comes from the generator that is passed, and only what is switched on draws from it.
 """
@@ -18,28 +18,28 @@ from torch import Tensor
 from falconet.data.augmentation import ImageAugmentation, SeriesAugmentation, TextAugmentation
 
 _CROP_RATIO = 4 / 3
-"""A crop's sides, as fractions of the image's, differ by up to this factor either way."""
+"""Largest ratio of a crop's sides, each as a fraction of the image's."""
 
 _ERASED_AREA = (0.02, 0.33)
 _ERASED_RATIO = 1 / 0.3
-"""Of random erasing: the range of the area, and by how much the sides may differ (Zhong et al. 2020, section 4)."""
+"""Random erasing: range of the area, and largest ratio of the sides (Zhong et al. 2020, section 4)."""
 
 _YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
-"""From red, green and blue to luma, which is gray, and the two components of color of NTSC."""
+"""Matrix from RGB to YIQ: luma, which is gray, and the two components of color of NTSC."""
 
 UNCHANGED = (1.0, 1.0, 1.0, 0.0)
-"""Factors of brightness, contrast and saturation, and the fraction of the circle by which hue turns."""
+"""Brightness, contrast and saturation factors, and turn of the hue as a fraction of the circle, that change nothing."""
 
 _STRENGTHS = 31
 _WAVES = 3
 _SLOWEST = 0.1
-"""Of a time warp: sine waves that add up to it, and the least fraction of its own pace at which time goes on."""
+"""Time warp: number of sine waves that add up to it, and smallest local speed of time, where 1 is unwarped."""
 
 
 def augment_images(
     images: Float32[Tensor, "batch channels height width"], config: ImageAugmentation, generator: torch.Generator
 ) -> Float32[Tensor, "batch channels height width"]:
-    """Distort images of 1 or 3 channels with values in 0..1, where they stay.
+    """Augment images of 1 or 3 channels with values in 0..1, which stay in that range.
 
     In order: all geometry in one interpolation, where what comes in from outside repeats the border; brightness,
     contrast, saturation and hue; TrivialAugment; random erasing. Mixing is left to `mix_samples`.
@@ -67,7 +67,7 @@ def mix_samples(
     config: ImageAugmentation,
     generator: torch.Generator,
 ) -> tuple[Float32[Tensor, "batch channels height width"], Float32[Tensor, "batch classes"]]:
-    """Mix each image with another of the batch, and their labels, as soft labels, in the same measure.
+    """Mix each image with another of the batch, and their labels, as soft labels, with the same weights.
 
     Mixup blends whole images (Zhang et al. 2018, equation 1); CutMix pastes a rectangle (Yun et al. 2019, equations 1
     and 2), whose center may lie anywhere, so that the labels follow the area that was pasted.
@@ -92,7 +92,7 @@ def mix_samples(
 def augment_series(
     series: Float32[Tensor, "batch channels steps"], config: SeriesAugmentation, generator: torch.Generator
 ) -> Float32[Tensor, "batch channels steps"]:
-    """Distort normalized series; NaN stands after each one's end and stays there.
+    """Augment normalized series; NaN stands after each one's end and stays there.
 
     In order: time is warped within each series' own length; noise is added; one piece is set to 0, the mean.
     """
@@ -445,7 +445,7 @@ OPERATIONS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
     _stretch_contrast,
     equalize,
 )
-"""TrivialAugment's, with the wide ranges; each takes a strength in -1..1, of which some use the amount alone."""
+"""Operations of TrivialAugment Wide; each takes a strength in -1..1, of which some use the absolute value alone."""
 
 
 def _warp_time(

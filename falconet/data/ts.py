@@ -18,11 +18,11 @@ from falconet.errors import DataError
 from falconet.storage import read_regular
 
 _TS_PARTS = MappingProxyType({"_TRAIN": "_TEST", "_train": "_test"})
-"""How the names of training files end, and those of the test files that belong to them."""
+"""Name ending of a training file, to that of its test file."""
 _PADDING_LIMIT = 16
-"""Times the values of a case that its dimensions may take once the shorter ones are padded to the longest."""
+"""Largest growth of a case, as a factor, when its shorter dimensions are padded to the longest."""
 _PADDING_FREE = 4096
-"""Values to which a case may be padded in any case."""
+"""Values up to which a case may be padded whatever the factor."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class _TsHeader:
 
     classes: frozenset[str]
     dimensions: int | None
-    """None: not declared."""
+    """Number of dimensions of a case; None: not declared."""
     lines: int
-    """Lines up to and including `@data`."""
+    """Number of lines up to and including `@data`."""
     labeled: bool = True
     """Whether a label ends each line of data."""
 

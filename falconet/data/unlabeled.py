@@ -1,4 +1,4 @@
-"""Samples that a model is to answer, from whatever names or holds them, some at a time. Imports no torch.
+"""Samples to predict on, from whatever names or holds them, some at a time. Imports no torch.
 
 What training reads is read here too, by the same readers, with labels or without.
 """
@@ -45,9 +45,9 @@ from falconet.tables import (
 )
 
 PART_FILES = 1024
-"""So many files are answered before their answers are handed on."""
+"""Files that are predicted on before their predictions are handed on."""
 _MAX_LINE = 4 * MAX_CHARACTERS
-"""Bytes of a line of standard input: a text of so many characters."""
+"""Most bytes of a line of standard input: four for each of the characters that a text may have."""
 
 
 class Url(str):
@@ -64,7 +64,7 @@ class _Lines(Protocol):
 
 
 InputSource = Path | Url | _Lines
-"""Where samples are: a file or a folder, an address, or an open stream of lines."""
+"""Place of samples: a file or a folder, a URL, or an open stream of lines."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Reading:
 
     spec: InputSpec
     labels: Sequence[str]
-    """Classes of the model, by which a column of labels is known that nothing else tells."""
+    """Classes of the model, which identify a column of labels that nothing else does."""
     config: DataConfig
     data_root: Path | None = None
 
@@ -321,7 +321,7 @@ class FoundFiles:
     """What lies where a user pointed to."""
 
     files: Sequence[str]
-    """That should hold one sample each."""
+    """Files that should hold one sample each."""
     refused: tuple[Unreadable, ...] = ()
     """Links that lead out of a folder, pipes and the like."""
     ignored: Mapping[str, int] = field(default_factory=dict)

@@ -19,17 +19,17 @@ _PCM, FLOAT, _A_LAW, _MU_LAW, _EXTENSIBLE = 0x0001, 0x0003, 0x0006, 0x0007, 0xFF
 _WIDTHS: Mapping[int, tuple[int, ...]] = MappingProxyType(
     {_PCM: (8, 16, 24, 32), FLOAT: (32, 64), _A_LAW: (8,), _MU_LAW: (8,)}
 )
-"""Bits of a value in formats that are read."""
+"""Allowed bits per value of each format that is read."""
 _WAV_FORMATS = MappingProxyType({2: "ADPCM", 0x11: "ADPCM", 0x31: "GSM", 0x55: "MP3"})
-"""What others are called."""
+"""Names of formats that are not read."""
 _STREAMED = 0x7FFFF000
-"""Size of samples from which on it is none: what programs write that do not know it."""
+"""Declared bytes of samples from which on the size is unknown: what programs write to a pipe."""
 _SUBFORMAT_TAIL = bytes.fromhex("000000001000800000aa00389b71")
-"""What follows the format's number in the GUID of an extensible header (Microsoft, mmreg.h)."""
+"""Bytes after the format's number in the GUID of an extensible header (Microsoft, mmreg.h)."""
 _RATE_LIMIT = 100
-"""Rates further apart than this are a damaged header's."""
+"""Largest ratio of two sampling rates; a larger one means a damaged header."""
 _RESAMPLED_LIMIT = 2**26
-"""Values of a recording at another rate: 23 minutes of 48,000 Hz. Resampling takes some 28 bytes for each."""
+"""Most values of a resampled recording: 23 minutes of 48,000 Hz. Resampling takes about 28 bytes for each."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class WavFacts:
 
     channels: int
     rate: int
-    """Steps a second."""
+    """Sampling rate in Hz."""
     steps: int
 
 
@@ -48,11 +48,11 @@ class WavFiles:
 
     root: Path
     paths: Sequence[str]
-    """Relative to `root`."""
+    """Paths relative to `root`."""
     rate: int
-    """Steps a second, to which recordings of other rates are resampled."""
+    """Sampling rate in Hz, to which recordings of other rates are resampled."""
     channels: int
-    """One: the mean of a recording's channels. Several: a recording of one channel is repeated."""
+    """Channels of a sample; where 1, a recording's channels are averaged, else a single one is repeated."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -95,9 +95,9 @@ class _WavCode:
     """How a recording's values are written."""
 
     number: int
-    """Of the format: PCM, FLOAT, A_LAW or MU_LAW."""
+    """Number of the format: PCM, float, A-law or mu-law."""
     width: int
-    """Bytes of a value."""
+    """Bytes per value."""
 
 
 def _to_unit(facts: WavFacts, code: _WavCode, samples: bytes) -> Float32[np.ndarray, "channels steps"]:

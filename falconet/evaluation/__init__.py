@@ -1,4 +1,4 @@
-"""What a trained model answers, and how good that is."""
+"""Predictions of a trained model, and their evaluation."""
 
 from falconet.data.dataset import match_labels
 from falconet.evaluation.confidence import Calibration, calibrate, measure_calibration

@@ -1,7 +1,7 @@
-"""A process that imports falconet, reads an artifact and answers, for `measure_costs` to watch.
+"""A process that imports falconet, reads an artifact and predicts, which `measure_costs` times.
 
-`python -m falconet.evaluation.coldstart FOLDER` writes a line when it has answered one of the raw samples in
-`FOLDER/raw.npz`, and one with its memory when it has answered all of them at once.
+`python -m falconet.evaluation.coldstart FOLDER` writes a line after the prediction for one of the raw samples in
+`FOLDER/raw.npz`, and one with its memory after that for all of them at once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from falconet.evaluation.costs import answer
 
 
 def _main(folder: Path) -> None:
-    """Answer, and say so."""
+    """Predict, and report that."""
     imports = _read_peak()
     artifact = load_artifact(folder)
     with np.load(folder / "raw.npz", allow_pickle=False) as file:
@@ -30,7 +30,7 @@ def _main(folder: Path) -> None:
 
 
 def _read_peak() -> int | None:
-    """Return the most bytes of memory that this process had in use at once; None where the system does not say."""
+    """Return the peak memory of this process in bytes; None where the system does not report it."""
     status = Path("/proc/self/status")
     if status.is_file():
         # Linux counts in `getrusage` what the parent had in use when it started this process.

@@ -1,4 +1,4 @@
-"""Corruptions that inputs meet in use, each at five severities, the same for the same seed.
+"""Common corruptions of inputs, each at five severities, reproducible by seed.
 
 Images: the noises, blur, brightness, contrast and JPEG of D. Hendrycks, T. Dietterich, "Benchmarking neural network
 robustness to common corruptions and perturbations", ICLR 2019, with the severities of their ImageNet-C, or of their
@@ -8,7 +8,7 @@ vision", 2019. Values stay floats in 0..1, where theirs are rounded to 8 bits.
 Series: noise at the signal-to-noise ratios of H.-G. Hirsch, D. Pearce, "The Aurora experimental framework", ASR 2000.
 Texts: the swapped letters of Y. Belinkov, Y. Bisk, "Synthetic and natural noise both break neural machine translation",
 ICLR 2018, and dropped letters, of D. Pruthi, B. Dhingra, Z. Lipton, "Combating adversarial misspellings", ACL 2019.
-What has no source there has evenly spaced severities of our own.
+Corruptions without a source have evenly spaced severities of our own.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from falconet.data import Samples
 from falconet.spec import ImageSpec
 
 Amounts = tuple[float, float, float, float, float]
-"""What a corruption is given at severities 1 to 5."""
+"""Amounts of a corruption at severities 1 to 5."""
 
 _SMALL = 64
-"""Pixels of the shorter side below which images take the severities that were made for 32x32."""
+"""Pixels of the shorter side below which images get the amounts made for 32x32."""
 
 _SHEAR: Amounts = (0.2, 0.4, 0.6, 0.8, 1.0)
-"""MNIST-C's, as the slope of a vertical line."""
+"""Amounts of shear, as the slope of a vertical line, from MNIST-C."""
 
 IMAGE_AMOUNTS: Mapping[str, Amounts] = MappingProxyType(
     {
@@ -50,7 +50,7 @@ IMAGE_AMOUNTS: Mapping[str, Amounts] = MappingProxyType(
         "jpeg": (25, 18, 15, 10, 7),
     }
 )
-"""Of ImageNet-C."""
+"""Amounts by name of the corruption for larger images, from ImageNet-C; see also _SHEAR."""
 
 SMALL_IMAGE_AMOUNTS: Mapping[str, Amounts] = MappingProxyType(
     {
@@ -63,7 +63,7 @@ SMALL_IMAGE_AMOUNTS: Mapping[str, Amounts] = MappingProxyType(
         "jpeg": (80, 65, 58, 50, 40),
     }
 )
-"""Of CIFAR-10-C."""
+"""Amounts by name of the corruption for small images, from CIFAR-10-C; see also _SHEAR."""
 
 SERIES_AMOUNTS: Mapping[str, Amounts] = MappingProxyType(
     {
@@ -73,16 +73,16 @@ SERIES_AMOUNTS: Mapping[str, Amounts] = MappingProxyType(
         "dropped": (0.1, 0.2, 0.3, 0.4, 0.5),
     }
 )
-"""Signal-to-noise ratio and loss in dB; fractions of a series' length and of its steps."""
+"""Amounts for series: `noise` (signal-to-noise ratio) and `gain` (loss) in dB, `shift` and `dropped` as fractions."""
 
 TEXT_AMOUNTS: Mapping[str, Amounts] = MappingProxyType(
     dict.fromkeys(("swapped_letters", "dropped_letters", "dropped_words"), (0.1, 0.2, 0.3, 0.4, 0.5))
 )
-"""Fraction of the words."""
+"""Amounts for texts: fractions of the words."""
 
 
 def choose_amounts(spec: ImageSpec) -> Mapping[str, Amounts]:
-    """Return the corruptions for images of a model's size, each with what it is given at severities 1 to 5."""
+    """Return the corruptions for images of a model's size, each with its amounts at severities 1 to 5."""
     return SMALL_IMAGE_AMOUNTS if min(spec.shape[1:]) < _SMALL else IMAGE_AMOUNTS
 
 
@@ -99,12 +99,12 @@ def _add_gaussian_noise(images: Tensor, std: float, generator: torch.Generator) 
 
 
 def _add_shot_noise(images: Tensor, photons: float, generator: torch.Generator) -> Tensor:
-    """Count photons, of which a white pixel sends so many on average."""
+    """Add shot noise; `photons` is the mean count of a white pixel."""
     return torch.poisson(images * photons, generator=generator) / photons
 
 
 def blur(images: Tensor, std: float, generator: torch.Generator) -> Tensor:
-    """Blur by a Gaussian of so many pixels, cut at four stds; beyond the border its pixels go on."""
+    """Blur by a Gaussian with this std in pixels, cut at four stds; the border is replicated."""
     radius = int(4 * std + 0.5)
     weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / std) ** 2)
     kernel = (weights / weights.sum()).view(1, 1, 1, -1)
@@ -117,20 +117,20 @@ def blur(images: Tensor, std: float, generator: torch.Generator) -> Tensor:
 
 
 def _brighten(images: Tensor, added: float, generator: torch.Generator) -> Tensor:
-    """Add to the value of HSV, the largest of a pixel's channels; hue and saturation stay."""
+    """Add to the value of HSV, the largest of a pixel's channels; hue and saturation are kept."""
     value = images.amax(dim=1, keepdim=True)
     brighter = (value + added).clamp(max=1)
     return torch.where(value > 0, images * (brighter / value), brighter)
 
 
 def _reduce_contrast(images: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
-    """Keep a fraction of each value's distance from its channel's mean."""
+    """Scale each value's distance from its channel's mean by a fraction."""
     mean = images.mean(dim=(2, 3), keepdim=True)
     return mean + fraction * (images - mean)
 
 
 def _shear(images: Tensor, slope: float, generator: torch.Generator) -> Tensor:
-    """Slant each image to the left or to the right about its center; black comes in from outside."""
+    """Shear each image to the left or to the right about its center; the outside is black."""
     sides = torch.randint(0, 2, (len(images),), generator=generator) * 2 - 1
     height, width = images.shape[2:]
     maps = torch.tensor([[1.0, 0, 0], [0, 1, 0]]).repeat(len(images), 1, 1)
@@ -141,14 +141,14 @@ def _shear(images: Tensor, slope: float, generator: torch.Generator) -> Tensor:
 
 
 def _compress_jpeg(images: Tensor, quality: float, generator: torch.Generator) -> Tensor:
-    """Write each image as JPEG of this quality, in 8 bits, and read it again."""
+    """Compress each image as 8-bit JPEG of this quality, and decode it again."""
     pixels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     read = np.stack([reread_jpeg(image, int(quality)) for image in pixels])
     return torch.from_numpy(read).permute(0, 3, 1, 2).float() / 255
 
 
 def reread_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    """Return an image of uint8 as JPEG leaves it."""
+    """Return an image of uint8 after compression as JPEG."""
     content = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(content, "JPEG", quality=quality)
     return np.asarray(Image.open(content)).reshape(image.shape)
@@ -169,16 +169,16 @@ _IMAGE_CORRUPTIONS: Mapping[str, Callable[[Tensor, float, torch.Generator], Tens
 
 @dataclass(frozen=True, eq=False)
 class CorruptedSamples:
-    """Raw series or texts that are corrupted when they are read, each by draws of its own."""
+    """Raw series or texts that are corrupted when they are read, each with a random generator of its own."""
 
     samples: Samples
     corrupt: Callable[[Any, str, float, np.random.Generator], Any]
-    """Corrupts a sample by the corruption of a name, as much as an amount says."""
+    """Applies a named corruption, with an amount and a random generator, to a sample."""
     name_of_corruption: str
     amount: float
     seed: int
     places: Int64[np.ndarray, " samples"]
-    """By which samples draw: a part of them is corrupted as it was among the others."""
+    """Number that, with `seed`, seeds each sample's corruption, which so is the same in a subset as in the whole."""
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -212,20 +212,20 @@ def _add_noise(series: np.ndarray, decibels: float, generator: np.random.Generat
 
 
 def _reduce_gain(series: np.ndarray, decibels: float, generator: np.random.Generator) -> np.ndarray:
-    """Weaken a series as a sensor further away does."""
+    """Attenuate a series by so many dB, as a more distant sensor does."""
     weakened: np.ndarray = (series * 10 ** (-decibels / 20)).astype(np.float32)
     return weakened
 
 
 def _shift_time(series: np.ndarray, fraction: float, generator: np.random.Generator) -> np.ndarray:
-    """Move a series by a fraction of its length, to either side; its first or last values fill what is left open."""
+    """Shift a series by a fraction of its length, to either side; its first or last value fills the gap."""
     steps = series.shape[1]
     moved = round(fraction * steps) * int(generator.choice([-1, 1]))
     return np.ascontiguousarray(series[:, np.clip(np.arange(steps) - moved, 0, steps - 1)])
 
 
 def _drop_steps(series: np.ndarray, fraction: float, generator: np.random.Generator) -> np.ndarray:
-    """Lose a fraction of the steps, in all channels, but the first and the last; they are filled as missing ones."""
+    """Make a fraction of the steps missing (NaN) in all channels, but never the first and the last."""
     dropped = np.asarray(generator.random(series.shape[1]) < fraction)
     dropped[[0, -1]] = False
     return np.where(dropped, np.float32(np.nan), series)
@@ -244,7 +244,7 @@ def corrupt_text(text: str, name: str, amount: float, generator: np.random.Gener
 def _change_words(
     text: str, fraction: float, generator: np.random.Generator, change: Callable[[str, np.random.Generator], str]
 ) -> str:
-    """Change a fraction of the words, drawn at random; what stands between them stays."""
+    """Change a fraction of the words, drawn at random; everything between them is kept."""
     parts = re.split(r"(\s+)", text)
     return "".join(
         change(part, generator) if part and not part.isspace() and generator.random() < fraction else part
@@ -253,7 +253,7 @@ def _change_words(
 
 
 def _swap_letters(word: str, generator: np.random.Generator) -> str:
-    """Swap two neighbors within a word of four letters or more; the first and the last one stay."""
+    """Swap two adjacent letters within a word of four or more; the first and the last one are kept."""
     if len(word) < 4:
         return word
     place = int(generator.integers(1, len(word) - 2))
@@ -261,7 +261,7 @@ def _swap_letters(word: str, generator: np.random.Generator) -> str:
 
 
 def _drop_letter(word: str, generator: np.random.Generator) -> str:
-    """Leave out a letter within a word of three or more; the first and the last one stay."""
+    """Leave out a letter within a word of three or more; the first and the last one are kept."""
     if len(word) < 3:
         return word
     place = int(generator.integers(1, len(word) - 1))

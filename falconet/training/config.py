@@ -52,7 +52,7 @@ class TrainConfig:
     """Fraction of the loss that compares with a teacher's outputs; the rest compares with the labels."""
 
     distill_temperature: float = 4.0
-    """Temperature that divides both networks' logits before they are compared, so that small probabilities count more."""
+    """Temperature that divides both networks' logits before they are compared, so that small probabilities count."""
 
     feature_weight: float = 0.0
     """Factor of the feature distillation loss, which is added to that of logits; 0: features are not compared."""

@@ -26,10 +26,10 @@ _CHANCE_MARGIN = 0.05
 _LEARNED = 0.9
 """Training accuracy from which on a network counts as having learned."""
 _VANISHED = 1e-4
-"""Fraction of a later layer's gradient below which a layer's has vanished. In networks that learn it is a few hundredths
-or more: initial weights are chosen for that (Glorot and Bengio, AISTATS 2010; He et al., ICCV 2015)."""
+"""Fraction of a later layer's gradient below which a layer's has vanished. In networks that learn, it is a few
+hundredths or more: initial weights are chosen for that (Glorot and Bengio, AISTATS 2010; He et al., ICCV 2015)."""
 _STANDSTILL = 1e-5
-"""Update of a layer, as a fraction of its weights, below which it stands still: 10,000 such steps move it by a tenth."""
+"""Update of a layer, as a fraction of its weights, below which it stands still: 10,000 such steps add up to a tenth."""
 TINY_UPDATE = 1e-4
 """Update of the median layer, as a fraction of its weights, below which it is tiny: a healthy one is about 1e-3."""
 _SMALL_FALL = 0.1

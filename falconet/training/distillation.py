@@ -52,7 +52,7 @@ class Teacher(nn.Module):
 
 
 def can_convert(preprocess: AnyPreprocess, student: AnyPreprocess) -> bool:
-    """Return whether a student's input can be converted to its teacher's, as images can, whatever their size or color."""
+    """Return whether a student's input can be converted to its teacher's: images of any size, color, normalization."""
     return isinstance(preprocess, ImagePreprocess) and isinstance(student, ImagePreprocess)
 
 

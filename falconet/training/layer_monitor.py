@@ -22,7 +22,7 @@ _MAX_STRIDE, MIN_STRIDE = 32, 16
 _SAMPLES_PER_EPOCH = 4
 """Sampled steps to aim at in a short epoch; the shortest have only their first step sampled."""
 _LARGEST = 1 << 16
-"""Values of a weight that are looked at, about; larger weights have rows skipped, since copying all of AlexNet's weights
+"""Values of a weight that are looked at, at most: larger ones have rows skipped, since copying all of AlexNet's weights
 takes as long as a step."""
 _LOOKED_AT = 32
 """Samples of a batch of feature maps that are looked at, up to twice as many where they do not divide evenly. With all
@@ -56,15 +56,15 @@ class LayerMonitor(Callback):
 
     A layer is a module with parameters of two or more dimensions of its own and none within it. A unit is dead
     when the layer after it gets exactly zero from it for all samples and positions of all sampled steps of an epoch:
-    functions such as `F.relu` are no modules, but what they put out is a layer's input. Inputs that nothing before
-    could have changed, such as the network's own, are not evaluated.
+    functions such as `F.relu` are no modules, but their output is a layer's input. Inputs that no weight before could
+    have changed, such as the network's own, are not evaluated.
 
-    `layer_stats`, those of the epochs that a resumed run had before, stand before the new ones.
+    `layer_stats` are those of the earlier epochs of a resumed run; new ones are appended.
     """
 
     def __init__(self, layer_stats: Sequence[LayerStats] = ()) -> None:
         self.layer_stats: tuple[LayerStats, ...] = tuple(layer_stats)
-        """A row for each epoch and layer, including an epoch that was broken off once the run has ended."""
+        """A row for each epoch and layer; once the run has ended, also for an epoch that was broken off."""
         self.layers: dict[str, nn.Module] = {}
         self.hooks: list[RemovableHandle] = []
         self.tallies: dict[str, _Tally] = {}
@@ -197,12 +197,12 @@ def _own_weights(module: nn.Module) -> list[nn.Parameter]:
 
 
 def _thin_images(values: Tensor | None) -> Tensor | None:
-    """Return a view of some samples of a batch of images, at least _LOOKED_AT where it has them; other tensors unchanged."""
+    """Return a view of samples of a batch of images, _LOOKED_AT or more where it has them; other tensors unchanged."""
     return values if values is None or values.ndim < 4 else values[:: max(len(values) // _LOOKED_AT, 1)]
 
 
 def _thin(weight: Tensor) -> Tensor:
-    """Return a view of evenly spaced rows of a weight, with about _LARGEST values."""
+    """Return a view of evenly spaced rows of a weight, with _LARGEST values at most, about."""
     return weight[:: math.ceil(weight.numel() / _LARGEST)]
 
 
@@ -229,6 +229,6 @@ def _finite(value: float) -> float:
 
 
 def mean(values: Sequence[float]) -> float:
-    """Return the mean of the finite values; NaN without any."""
+    """Return the mean of the values that are not NaN; NaN without any."""
     known = [value for value in values if not math.isnan(value)]
     return math.fsum(known) / len(known) if known else math.nan

@@ -41,14 +41,14 @@ RIDGES = tuple(10.0**exponent for exponent in range(-3, 4))
 _ROUGH, EXACT = 1e-3, 1e-5
 """Tolerances of the gradient's largest component: in cross-validation, and for the final solution."""
 _ROUGH_PART = 0.03
-"""Tolerance in cross-validation as a fraction of the gradient at weights of 0, which is small for many or rare features."""
+"""Tolerance in cross-validation as a fraction of the gradient at weights 0: it is small for many or rare features."""
 _STEPS = 500
 """Steps of L-BFGS, at most."""
 _MEMORY = 10
 """Pairs of steps and gradient changes that L-BFGS keeps."""
 
 _MAX_VALUES = 2**27
-"""Values of a dense feature matrix, at most: half a gigabyte. Beyond that, a random subset of training samples is used."""
+"""Values of a dense feature matrix, at most: half a gigabyte. Beyond that, a random subset of the samples is used."""
 _MAX_SPARSE_VALUES = 2**25
 """Nonzero values of a sparse feature matrix, at most; with indices and copies, each took about 80 bytes."""
 _PRECISION = 1e-6
@@ -88,7 +88,7 @@ def _make_solution(
     features: Features,
     labels: ClassNumbers,
 ) -> LinearProbe:
-    """Return a probe with loss and accuracy on its own samples; `left_out` is the held-out accuracy and number of samples."""
+    """Return a probe with its training loss and accuracy; `left_out`: held-out accuracy and number of samples."""
     logits = features @ weight.T + bias
     loss, hits = F.cross_entropy(logits, labels), (logits.argmax(dim=1) == labels).double().mean()
     return LinearProbe(weight, bias, penalty, *left_out, float(loss), float(hits))
@@ -494,7 +494,7 @@ def find_linear_classifier(model: nn.Module) -> nn.Linear | SparseLinear:
 
 
 def limit_samples(output: nn.Linear | SparseLinear) -> int | None:
-    """Return for how many training samples features are taken at most; None: until there are _MAX_SPARSE_VALUES values."""
+    """Return for how many training samples features are taken, at most; None: until _MAX_SPARSE_VALUES is reached."""
     return None if isinstance(output, SparseLinear) else max(_MAX_VALUES // output.in_features, 1)
 
 

@@ -47,24 +47,25 @@ from falconet.training.state import Forward, Progress, TracksProgress, TrainStat
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a run came to; the model holds the weights of `best_epoch`."""
+    """The result of a run; the model holds the weights of `best_epoch`."""
 
     history: tuple[EpochRow, ...]
     best_epoch: int
-    """The last one with `restore="last"`; 0 where no epoch was completed: the model then holds its initial weights."""
+    """The epoch whose weights are kept, counted from 1: the last one with `restore="last"`. 0: no epoch was completed,
+    and the model holds its initial weights."""
     ending: Literal["completed", "early_stopped", "interrupted", "diverged"]
     message: str = ""
-    """Where and how it diverged."""
+    """Where and how the run diverged; empty where it did not."""
 
     @property
     def best(self) -> EpochRow | None:
-        """The best epoch's row."""
+        """The row of the best epoch; None: no epoch was completed."""
         return self.history[self.best_epoch - 1] if self.best_epoch else None
 
 
 @dataclass(frozen=True)
 class TrainContext:
-    """All that stays the same during a run."""
+    """Everything that stays the same during a run."""
 
     train: Batches
     val: Batches
@@ -96,23 +97,23 @@ def fit(  # noqa: PLR0913 - one for each thing that training follows from
 ) -> FitResult:
     """Train `model` in place and leave it on the CPU, in eval mode, with the weights of its best epoch.
 
-    `train` and `val` are loaders of Falconet, or any iterables of `(x, y)` batches that can be walked anew in each
-    epoch, such as torch's DataLoader or a list: inputs as the network takes them, and class numbers. What a DataLoader
-    shuffles by then follows from `config.seed`; the size of batches is the iterable's own.
+    `train` and `val` are loaders of Falconet, or any iterables of `(x, y)` batches that can be iterated anew in each
+    epoch, such as torch's DataLoader or a list: inputs as the network takes them, and class numbers. The shuffling of a
+    DataLoader then follows from `config.seed`; the batch size is the iterable's own.
 
     The best epoch has the highest validation accuracy; of equals, the lowest validation loss; or it is simply the last
-    one, where `config.restore` says so. A model with a method `advance` is told before each step which fraction of all
-    steps is done with it. `task` says what the outputs mean. `class_weights`, one for each class, weigh the samples of
-    the training loss. `teacher`, a network for the same input and classes, adds the comparison with its answers to the
-    loss (see `falconet.training.distillation`). `solution` is the output layer of a run with `config.linear_probe`
-    where it has been solved already. Ctrl-C and a loss that is no longer finite end the run early, which the result
-    says. With `checkpoints`, a folder, the state is written there after each epoch, and in long epochs in between; a
-    run that finds one there goes on from it, with the same weights in the end.
+    one, with `config.restore="last"`. The method `advance` of a model that has one is called before each step; see
+    `falconet.training.state.TracksProgress`. `task` says what the outputs mean. `class_weights`, one for each class,
+    weigh the samples of the training loss. `teacher`, a network for the same input and classes, adds the comparison
+    with its outputs to the loss (see `falconet.training.distillation`). `solution` is the output layer of a run with
+    `config.linear_probe` where it has been solved already. Ctrl-C and a loss that is not finite end the run early; see
+    `FitResult.ending`. With `checkpoints`, a folder, the state is written there after each epoch, and in long epochs in
+    between; a run that finds one there resumes from it, with the same weights in the end.
 
     In a `process_group`, each process calls this with the same model and configuration, and with loaders that give it
-    its part of every batch; each ends with the same weights. Raises ConfigError where the configuration suits neither
-    network nor machine, DataError for a loader without batches or of what the network cannot take, UsageError for
-    one that is no loader, OutOfMemoryError, and what callbacks raise.
+    its part of every batch; each ends with the same weights. Raises ConfigError where the configuration does not suit
+    the network or the machine, DataError for a loader without batches or with batches that the network cannot take,
+    UsageError for an object that is no loader, OutOfMemoryError, and what callbacks raise.
     """
     train, val = (make_batches(name, loader, model, config.seed) for name, loader in (("train", train), ("val", val)))
     for name, loader in (("train", train), ("val", val)):
@@ -151,7 +152,7 @@ def check_fit(
     teacher: nn.Module | None = None,
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> None:
-    """Raise ConfigError where a configuration suits neither network nor machine, as `fit` would."""
+    """Raise ConfigError where a configuration does not suit the network or the machine, as `fit` would."""
     for name, usual in (("compile", False), ("initial_scale", 1.0)):
         if teacher is not None and getattr(config, name) != usual:
             raise ConfigError(f"{name}: wanted {usual} with a teacher, found {getattr(config, name)}")
@@ -169,7 +170,7 @@ def make_context(
     teacher: nn.Module | None = None,
     task: TaskName = "classification",
 ) -> TrainContext:
-    """Return all that stays the same during single steps; a run adds what it validates by and who watches it."""
+    """Return a context for single steps; a run adds validation data, callbacks, checkpoints and process group."""
     policy, asked = choose_device_policy(config, model), TASKS[task]
     return TrainContext(
         train=train,
@@ -187,7 +188,7 @@ def make_context(
 
 
 def resume(state: TrainState, context: TrainContext) -> None:
-    """Go on from the last checkpoint, where there is one."""
+    """Restore the state of the last checkpoint, where there is one."""
     if not context.checkpoints:
         return
     process_group = context.process_group
@@ -202,7 +203,7 @@ _Ending = Literal["completed", "early_stopped", "interrupted", "diverged"]
 
 
 def _run_with_callbacks(state: TrainState, context: TrainContext) -> tuple[_Ending, str]:
-    """Run to an end between the first and the last call of the callbacks, of which each gets its last one."""
+    """Run to an end, with the callbacks' first calls before and their `on_end` after it, whatever happens."""
     with ExitStack() as last_calls:
         for callback in reversed(context.callbacks):
             last_calls.callback(callback.on_end)
@@ -213,14 +214,14 @@ def _run_with_callbacks(state: TrainState, context: TrainContext) -> tuple[_Endi
 
 
 def notify(callbacks: Sequence[Callback], *lines: str) -> None:
-    """Tell all who watch a run what the user should know."""
+    """Call `on_note` of each callback with lines that the user should know."""
     for callback in callbacks:
         for line in lines:
             callback.on_note(line)
 
 
 def _run_epochs(state: TrainState, context: TrainContext) -> tuple[_Ending, str]:
-    """Run until the configuration, the user or the loss ends it; return how it ended."""
+    """Run until the configuration, the user or the loss ends training; return how it ended, with a message."""
     config = context.config
     try:
         while (epoch := len(state.history) + 1) <= config.epochs:
@@ -256,23 +257,23 @@ def _run_epochs(state: TrainState, context: TrainContext) -> tuple[_Ending, str]
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory ran out; on processors, torch has no class of its own for that."""
+    """Return whether an error means that memory ran out; on CPUs, torch has no class of its own for that."""
     return isinstance(error, torch.OutOfMemoryError) or lacks_memory(error)
 
 
 def _snapshot_last_good(state: TrainState, context: TrainContext) -> None:
-    """Keep a copy of the state at an epoch's start, where the configuration may need it."""
+    """Keep a copy of the state at an epoch's start, for `recover`."""
     if context.config.recover and not state.progress.steps:
         whole = make_checkpoint(state, _identify(context), context.policy)
         state.last_good = replace(whole, tensors=clone(whole.tensors))
 
 
 MIN_LR_SCALE = 1 / 64
-"""Fraction of the learning rate at which a loss that is not finite has other reasons."""
+"""Fraction of the learning rate at which a loss that is not finite must have other causes: no more rollback."""
 
 
 def _rollback(state: TrainState, context: TrainContext, reason: str) -> bool:
-    """Put the state of the epoch's start back, at half the learning rate; return whether there was one, and hope."""
+    """Restore the state of the epoch's start, at half the learning rate; return whether that was possible."""
     if state.last_good is None or state.lr_scale <= MIN_LR_SCALE:
         return False
     rate = state.lr_scale / 2
@@ -285,7 +286,7 @@ def _rollback(state: TrainState, context: TrainContext, reason: str) -> bool:
 
 
 def _run_epoch(state: TrainState, context: TrainContext, epoch: int) -> EpochRow:
-    """Train one epoch, or what is left of it, and validate."""
+    """Train one epoch, or the rest of it, and validate."""
     started = time.perf_counter()
     config, steps = context.config, len(context.train)
     if epoch == 1 and config.linear_probe is not None:
@@ -311,7 +312,7 @@ def _run_epoch(state: TrainState, context: TrainContext, epoch: int) -> EpochRow
 
 
 def _probe_epoch(state: TrainState, context: TrainContext, started: float) -> EpochRow:
-    """Solve the output layer on the features of training samples as they are, and validate."""
+    """Solve the output layer on the features of training samples without augmentation, and validate."""
     solution = context.solution
     if solution is None:
         solution = fit_linear_probe(state.model, context.train, context.config, context.class_weights)
@@ -331,9 +332,9 @@ def fit_linear_probe(
     class_weights: Tensor | None = None,
     groups: Int64[Tensor, " samples"] | None = None,
 ) -> LinearProbe:
-    """Return the output layer that the first epoch of a run with `config.linear_probe` comes to.
+    """Return the output layer that the first epoch of a run with `config.linear_probe` solves.
 
-    `groups` are numbers of what belongs together among the samples of a `Loader`; see `linear_probe.solve`. Raises
+    `groups` numbers the groups of a `Loader`'s samples; see `linear_probe.solve`. Raises
     ConfigError for a network without one dense output layer, or a configuration without a linear probe, and
     DivergedError for features that are not finite.
     """
@@ -349,10 +350,10 @@ def fit_linear_probe(
 
 
 def without_augmentation(train: Batches, most: int | None) -> Batches:
-    """Return batches of all training samples without distortions, in each process all; of more than `most` some.
+    """Return batches of all training samples without augmentation, all in each process; at most `most` samples.
 
-    Which ones is drawn at random; None: as many as whoever takes them wants, so that their order is random. Batches
-    that are no `Loader` stay as they are.
+    Those are drawn at random; None: no limit, in random order, so that a caller may stop anywhere. Batches that are no
+    `Loader` stay as they are.
     """
     if not isinstance(train, Loader):
         return train
@@ -363,14 +364,14 @@ def without_augmentation(train: Batches, most: int | None) -> Batches:
 
 
 def find_lr(state: TrainState, context: TrainContext, step: int) -> float:
-    """Return the learning rate of step 0 .. of a run; the schedule begins after a first epoch without steps."""
+    """Return the learning rate of a step, counted from 0; the schedule begins after a first epoch without steps."""
     length = len(context.train)
     solved = length if context.config.linear_probe is not None else 0
     return state.lr_scale * learning_rate(step - solved, context.config.epochs * length - solved, context.config)
 
 
 def _train_epoch(state: TrainState, context: TrainContext, epoch: int) -> None:
-    """Take one pass over the training samples, from where `state.progress` stands."""
+    """Make one pass over the training samples, from `state.progress` on."""
     config, length = context.config, len(context.train)
     state.model.train()
     freeze(state.model, config, epoch)
@@ -395,7 +396,7 @@ def train_step(
     *,
     checkpoint_due: bool = False,
 ) -> tuple[float, bool]:
-    """Take step 0 .. of a run at a learning rate; return its loss, and whether a checkpoint is due in any process.
+    """Take a step, counted from 0, at a learning rate; return its loss, and whether a checkpoint is due in any process.
 
     Raises DivergedError for a loss that is not finite.
     """
@@ -453,7 +454,7 @@ def train_step(
 
 
 def wrap_model(state: TrainState, context: TrainContext) -> None:
-    """Make the network as it is trained, and make it anew where other parameters learn than before."""
+    """Wrap the network for training, and again where other parameters are trainable than before."""
     mask = [parameter.requires_grad for parameter in state.model.parameters()]
     if state.wrapped_model is None or mask != state.trainable_mask:
         state.wrapped_model, state.trainable_mask = context.process_group.wrap(state.model), mask
@@ -462,14 +463,14 @@ def wrap_model(state: TrainState, context: TrainContext) -> None:
 
 
 def _choose_forward(state: TrainState, context: TrainContext) -> Forward:
-    """Return what computes the next step's outputs; compiled code would pass hooks by."""
+    """Return the module or function for the next step's forward pass: not compiled with hooks, which it would skip."""
     assert state.wrapped_model is not None
     hooked = any(callback.hooked for callback in context.callbacks)
     return state.wrapped_model if state.compiled_model is None or hooked else state.compiled_model
 
 
 def _all_reduce_progress(progress: Progress, process_group: ProcessGroup) -> Progress:
-    """Return the sums of all processes of several."""
+    """Return the progress with sums over all processes."""
     loss, hits, samples = process_group.all_reduce([progress.loss, progress.hits, progress.samples])
     return Progress(progress.steps, loss, int(hits), int(samples))
 
@@ -486,7 +487,7 @@ def _validate_epoch(state: TrainState, context: TrainContext, epoch: int) -> tup
 def validate(model: nn.Module, context: TrainContext) -> tuple[float, float]:
     """Return mean loss, without label smoothing, and accuracy over the validation samples.
 
-    They choose the epoch, so they are those of the network as it is used: in float32, whatever it is trained in. Raises
+    They choose the epoch, so the network computes as in inference: in float32, whatever it is trained in. Raises
     DataError where the loader yields no samples.
     """
     model.eval()
@@ -503,7 +504,7 @@ def validate(model: nn.Module, context: TrainContext) -> tuple[float, float]:
 
 
 def init_state(model: nn.Module, config: TrainConfig, policy: DevicePolicy) -> TrainState:
-    """Return the state before the first step, with the network in its place."""
+    """Return the state before the first step, with the network on its device."""
     # Convolutions of few channels run up to 1.6 times faster on a processor with the channels innermost.
     model.to(policy.device).to(memory_format=torch.channels_last)
     model.zero_grad(set_to_none=True)
@@ -522,19 +523,19 @@ def _record_epoch(state: TrainState, row: EpochRow, config: TrainConfig) -> None
 
 
 def is_better(row: EpochRow, other: EpochRow) -> bool:
-    """Whether an epoch's accuracy on the validation split is higher than another's; of equals, its loss lower."""
+    """Return whether an epoch has a higher validation accuracy than another, or the same with a lower loss."""
     return (row.val_accuracy, -row.val_loss) > (other.val_accuracy, -other.val_loss)
 
 
 def _identify(context: TrainContext) -> dict[str, Any]:
-    """Return what a checkpoint must agree in with the run that goes on from it."""
+    """Return the settings in which a checkpoint must agree with the run that resumes from it."""
     settings = {key: value for key, value in to_mapping(context.config).items() if key not in CHANGEABLE_ON_RESUME}
     # `auto` may mean another format on another processor; another device of the same format may go on.
     return {**settings, "precision": str(context.policy.dtype), "steps_per_epoch": len(context.train)}
 
 
 def save(state: TrainState, context: TrainContext) -> None:
-    """Write the state where the run keeps its checkpoints."""
+    """Write the state into the run's checkpoint folder."""
     if not context.checkpoints:
         return
     whole = replace(state, progress=_all_reduce_progress(state.progress, context.process_group))

@@ -1,4 +1,4 @@
-"""Learning rates as pure functions of the step, so that a run can be taken up at any step."""
+"""Learning rates as pure functions of the step, so that a run can be resumed at any step."""
 
 import math
 
@@ -9,7 +9,7 @@ _ONE_CYCLE_END = 1e-4 / 25
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
-    """Return the learning rate of step 0 .. steps - 1.
+    """Return the learning rate of a step from 0 to `steps - 1`.
 
     - `constant`: linear warm-up, then the peak.
     - `cosine`: linear warm-up, then half a cosine down to zero (Loshchilov, Hutter: SGDR, 2017, one cycle).
@@ -30,17 +30,17 @@ def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
 
 
 _WHOLE_FROM = 0.75
-"""Fraction of the steps after which images have their whole size."""
+"""Fraction of the steps after which images have their full size."""
 _SIDE_STEP = 4
-"""Pixels by which a side grows: few sizes are met, all of which halve well."""
+"""Pixels by which a side grows at a time: there are few sizes, all multiples of 4."""
 
 
 def training_side(side: int, step: int, steps: int, initial_scale: float) -> int:
-    """Return the pixels of a side at step 0 .. steps - 1, from `initial_scale` of it, rounded, to all of it."""
+    """Return a side in pixels at a step from 0 to `steps - 1`: from `initial_scale` of it, rounded, to all of it."""
     fraction = initial_scale + (1 - initial_scale) * min(step / (_WHOLE_FROM * steps), 1)
     return side if fraction >= 1 else min(side, max(round(side * fraction / _SIDE_STEP), 1) * _SIDE_STEP)
 
 
 def _anneal(start: float, end: float, progress: float) -> float:
-    """Go from start to end along half a cosine, for a progress of 0 to 1."""
+    """Return the value between start and end along half a cosine, for a progress from 0 to 1."""
     return end + (start - end) * (1 + math.cos(math.pi * min(progress, 1))) / 2

@@ -1,4 +1,4 @@
-"""Whether a trained model is of use: diagnoses from its answers to validation samples and from its data. No torch.
+"""Diagnoses of a model's usefulness, from validation predictions and data. Importing this does not import torch.
 
 A run may go well in every layer and end with a model that nobody should use: one that never names a class, or that is
 right no more often than a guess. Overall accuracy hides both where classes are uneven, so they are looked for here.
@@ -22,12 +22,12 @@ _BASELINES: dict[_Baseline, str] = {
     "majority": "always answering {subject}, the most frequent class in training",
     "linear": "a linear model of the same inputs",
 }
-"""What a model must beat to be of use, in words."""
+"""Baselines that a useful model must beat, in words, by name."""
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """From where on something is named."""
+    """A threshold of a diagnosis."""
 
     value: float
     meaning: str
@@ -78,23 +78,23 @@ THRESHOLDS: dict[DiagnosisName, Threshold] = {
         "noise. Proceedings of the IRE 37, 1949)",
     ),
 }
-"""Each diagnosis of a model's use, from where on it is made, and why there."""
+"""Thresholds of the diagnoses of a model's usefulness, with their sources."""
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a finished run came to, as far as its use is evaluated by it."""
+    """The outcome of a finished run, from which usefulness is diagnosed."""
 
     classes: Sequence[str]
     train_counts: Int64[np.ndarray, " classes"]
     """Training samples of each class."""
     labels: Int64[np.ndarray, " samples"]
-    """Of the validation samples, as positions in `classes`; so are the next."""
+    """Labels of the validation samples, as positions in `classes`, as `predicted` are."""
     predicted: Int64[np.ndarray, " samples"]
     epoch: int
-    """The one whose weights are kept, counted from 1."""
+    """Epoch whose weights are kept, counted from 1."""
     balanced: bool = False
-    """Whether training made up for imbalance, by weights of classes or by how samples were drawn."""
+    """Whether training corrected imbalance, by class weights or by a balanced sampler."""
     image_side: int | None = None
     """Pixels of the training images' longer side, by their median height and width; None: no images."""
     input_side: int | None = None
@@ -102,14 +102,14 @@ class Outcome:
 
     @property
     def majority(self) -> int:
-        """The class that is most frequent in training."""
+        """The class that is most frequent in training, as a position in `classes`."""
         return int(self.train_counts.argmax())
 
 
 def diagnose_outcome(outcome: Outcome) -> tuple[Diagnosis, ...]:
     """Return why a trained model may be of little use; nothing where there is no sign of it.
 
-    Beside `diagnose`, which looks at how it was trained. The thresholds are those of THRESHOLDS.
+    `diagnose` looks at how it was trained instead. The thresholds are those of THRESHOLDS.
     """
     right = outcome.predicted == outcome.labels
     baseline = outcome.labels == outcome.majority
@@ -132,12 +132,12 @@ def no_better_than(
     subject: str = "",
     epoch: int = 1,
 ) -> Diagnosis | None:
-    """Return a diagnosis where a model's answers are not better than a baseline's by more than chance.
+    """Return a diagnosis where a model's predictions are not significantly better than a baseline's.
 
-    `baseline_right` and `right` say of the same validation samples whether each is answered right. By McNemar's exact
-    test, one-sided: of the samples that one alone answers right, the model would have as many or more in a fraction p
-    of cases if both were equally good. Of a model that is ahead there is nothing to say where the samples are so few
-    that a faultless one would not be shown to be better: None.
+    `baseline_right` and `right` mark the correct predictions on the same validation samples. The test is McNemar's,
+    exact and one-sided: of the samples that only one of both predicts correctly, the model would have as many or more in a
+    fraction p of cases if both were equally good. None too where the model is ahead, but samples are so few that even a
+    perfect one would not be significantly better.
     """
     name: DiagnosisName = f"no_better_than_{baseline}"  # type: ignore[assignment]
     wins, losses = int((right & ~baseline_right).sum()), int((baseline_right & ~right).sum())
@@ -161,7 +161,7 @@ def no_better_than(
 
 
 def warn_useless(diagnoses: Sequence[Diagnosis]) -> str | None:
-    """Return a sentence for the end of a run whose model does not beat a guess by more than chance, else None."""
+    """Return a sentence for a run whose model is not significantly better than the majority class, else None."""
     for diagnosis in diagnoses:
         if diagnosis.name == "no_better_than_majority":
             return (
@@ -176,7 +176,7 @@ _LISTED = 5
 
 
 def _find_missed_classes(outcome: Outcome) -> Diagnosis | None:
-    """Classes of which not one validation sample is found."""
+    """Return the classes whose recall on validation samples is 0."""
     hits, counts = _count_hits(outcome)
     missed = np.flatnonzero((hits == 0) & (counts >= THRESHOLDS["class_without_recall"].value)).tolist()
     if not missed:
@@ -193,7 +193,7 @@ def _find_missed_classes(outcome: Outcome) -> Diagnosis | None:
 
 
 def _find_low_recall(outcome: Outcome) -> Diagnosis | None:
-    """The class that is found least of those that are found far less often than the others are."""
+    """Return the class with the least recall of those with a far lower one than the others."""
     hits, counts = _count_hits(outcome)
     present = np.flatnonzero(counts).tolist()
     if len(present) < 2:
@@ -220,7 +220,7 @@ def _find_low_recall(outcome: Outcome) -> Diagnosis | None:
 
 
 def _find_imbalance(outcome: Outcome) -> Diagnosis | None:
-    """Classes of very different sizes, where training did not make up for it."""
+    """Return classes of very different sizes, where training did not correct that."""
     smallest, largest = int(outcome.train_counts.argmin()), outcome.majority
     few, many = int(outcome.train_counts[smallest]), int(outcome.train_counts[largest])
     if outcome.balanced or not few or many < THRESHOLDS["imbalanced"].value * few:
@@ -240,7 +240,7 @@ def _find_imbalance(outcome: Outcome) -> Diagnosis | None:
 
 
 def _find_shrunk_images(outcome: Outcome) -> Diagnosis | None:
-    """Photographs of which the network sees a thumbnail."""
+    """Return photographs that the network sees far smaller than they are."""
     side, seen = outcome.image_side, outcome.input_side
     if side is None or not seen or side < THRESHOLDS["shrunk_images"].value * seen:
         return None
@@ -253,13 +253,13 @@ def _find_shrunk_images(outcome: Outcome) -> Diagnosis | None:
 
 
 def _count_hits(outcome: Outcome) -> tuple[Int64[np.ndarray, " classes"], Int64[np.ndarray, " classes"]]:
-    """Return of each class how many validation samples are found, and how many there are."""
+    """Return the numbers of correctly predicted validation samples and of all of them, by class."""
     size, right = len(outcome.classes), outcome.predicted == outcome.labels
     return np.bincount(outcome.labels[right], minlength=size), np.bincount(outcome.labels, minlength=size)
 
 
 def _advise_balance(outcome: Outcome) -> str:
-    """Return what helps a class that is not found, as far as it was not done yet."""
+    """Return remedies for a class with low recall that were not used yet."""
     if outcome.balanced:
         return "Get more samples of it, and look at what is predicted instead: `falconet evaluate` lists confusions."
     return "Train with --class-weights balanced, get more samples of it, and look at what is predicted instead."

@@ -360,7 +360,7 @@ def test_a_search_that_is_going_on_is_left_alone(trained: RunResult, tmp_path: P
 
 WRONG: list[tuple[list[str], str]] = [
     (["--max-size", "4 parsecs"], "--max-size: wanted a size such as 40kB or 1.5MB, found '4 parsecs'"),
-    (["--max-drop", "-1"], "max_drop: wanted 0 to 100 points of accuracy, found -1"),
+    (["--max-drop", "-1"], "--max-drop: wanted 0 to 100 points of accuracy, found -1"),
     (["--max-macs", "0"], "--max-macs: wanted a number such as 1.5M or 300k, 1 or more, found '0'"),
     (["--set", "compression.bits=9"], "compression.bits: wanted 2 to 8, found 9"),
     (["--set", "compression.bitz=3"], "unknown setting 'compression.bitz': did you mean compression.bits"),
