@@ -68,28 +68,28 @@ class DataOrigin:
     """The data set that a model was trained on, so that the same test set can be found again."""
 
     source: str
-    """As the user wrote it; `config.json`, which goes to others, has only the last part of an absolute path."""
+    """Name or path of the source, as the user wrote it; of an absolute path, `config.json` has only the last part."""
     fingerprint: str
-    """Of the whole source; see `falconet.data.Dataset.fingerprint`."""
+    """Fingerprint of the whole source; see `falconet.data.Dataset.fingerprint`."""
     split_seed: int | None
-    """The seed with which missing splits were made; None where the source has its own."""
+    """Seed of the splits that were made; None where the source has its own."""
     val_fraction: float
     test_fraction: float
     kind: ModalityName | None = None
-    """As asked for; None: it was guessed."""
+    """Kind of the samples, as set; None: it was guessed."""
     columns: Columns = field(default_factory=Columns)
     follow: bool = False
     near_duplicates: Nearness = "apart"
-    """As missing splits were made; models of before know nothing else."""
+    """How near duplicates were placed where splits were made; models of earlier versions only know `apart`."""
     splits_fingerprint: str | None = field(default=None, metadata={SPARSE: True})
-    """Of the samples by split; see `falconet.data.Dataset.splits_fingerprint`. None: of models of before."""
+    """Fingerprint of the splits; see `falconet.data.Dataset.splits_fingerprint`. None in models of earlier versions."""
 
     def __post_init__(self) -> None:
         check_finite_fields(self)
 
     @property
     def config(self) -> DataConfig:
-        """How the source was read and split."""
+        """Settings by which the source was read and split."""
         seed = 0 if self.split_seed is None else self.split_seed
         return DataConfig(
             kind=self.kind,
@@ -104,7 +104,7 @@ class DataOrigin:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a model comes from."""
+    """Provenance of a model: its data, seed, epochs and recipe."""
 
     data: DataOrigin
     seed: int
@@ -112,30 +112,30 @@ class Provenance:
     best_epoch: int
     recipe: str | None = None
     refit: bool | None = field(default=None, metadata={SPARSE: True})
-    """True where the model was trained once more, on training and validation samples: these no longer test it."""
+    """True where the model was refitted on training and validation samples: the latter no longer evaluate it."""
     refit_teacher: bool | None = field(default=None, metadata={SPARSE: True})
-    """True where its teacher was trained so, on the same data: validation samples flatter the model."""
+    """True where its teacher was refitted on the same data: validation metrics of the model are too optimistic."""
 
 
 UNKNOWN = Provenance(DataOrigin("", "", None, 0.1, 0.2), seed=0, epochs=0, best_epoch=0)
-"""Of a model whose file came alone."""
+"""Provenance of a model whose file came alone."""
 
 
 @dataclass(frozen=True)
 class ArtifactConfig:
-    """What `config.json` holds."""
+    """Content of `config.json`."""
 
     architecture: str
     input: InputSpec
     output: OutputSpec
     provenance: Provenance
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Of the architecture."""
+    """Options of the architecture."""
     widths: Mapping[str, Any] | None = None
-    """Layer -> how compression changed its structure (see `falconet.models.widths`); None: as the architecture is."""
+    """How compression changed the structure, by layer (see `falconet.models.widths`); None: it did not."""
     calibration_temperature: float = field(default=1.0, metadata={KEY: "temperature"})
-    """What logits are divided by before they become probabilities, fitted on the validation split (Guo et al., 2017);
-    1, which changes nothing, for a model that was never calibrated."""
+    """Temperature that divides logits before the softmax, fitted on the validation split (Guo et al., 2017); 1, which
+    changes nothing, for a model that was never calibrated."""
     versions: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = _FORMAT_VERSION
 
@@ -153,18 +153,18 @@ class Artifact:
     config: ArtifactConfig
     weights: Mapping[str, Tensor]
     tokenizer: str | None = None
-    """What turns texts into tokens, as JSON of the `tokenizers` library; None: the model does not read texts."""
+    """Tokenizer as JSON of the `tokenizers` library; None: the model does not read texts."""
     coded: bytes | None = None
-    """Content of `model.fnet`, of a compressed model."""
+    """Content of `model.fnet`; None: the model is not compressed."""
     path: Path | None = None
-    """The folder, file or hub's name that it was read from, as it was given; None: it was made in memory."""
+    """Folder, file or hub's name that the model was read from, as given; None: it was made in memory."""
 
     @cached_property
     def model(self) -> nn.Module:
         """The network with its weights, in eval mode.
 
         Raises ArtifactError where they do not fit each other, before there is memory for more than the weights have,
-        and where an answer would take more than `falconet.models.forward_cost` allows; OutOfMemoryError where even less
+        and where a sample would take more than `falconet.models.forward_cost` allows; OutOfMemoryError where even less
         is not left.
         """
         import torch
@@ -183,7 +183,7 @@ class Artifact:
 
     @cached_property
     def batch_size(self) -> int:
-        """How many samples are answered at once: MAX_BATCH, or fewer where their layers take much memory."""
+        """Batch size of predictions: 256, or fewer where the layers take much memory."""
         from falconet.models.forward_cost import BATCH_BYTES, measure_forward
 
         _, size = measure_forward(self.model, self.make_blank())
@@ -191,7 +191,7 @@ class Artifact:
 
     @cached_property
     def preprocess(self) -> AnyPreprocess:
-        """From raw samples to the network's input. Raises DataError for a tokenizer that is damaged."""
+        """Module that turns raw samples into the network's input. Raises DataError for a damaged tokenizer."""
         import torch
 
         from falconet.data.preprocessing import create_preprocess
@@ -200,7 +200,7 @@ class Artifact:
             return create_preprocess(self.config.input, self.tokenizer)
 
     def make_blank(self) -> Tensor:
-        """Return a batch of one input of ones as the network takes it, to ask what an answer costs."""
+        """Return a batch of one input of ones as the network takes it, to measure the cost of a prediction."""
         spec = self.config.input
         return modality_of(spec).make_blank(1, *spec.shape)
 
@@ -219,7 +219,7 @@ class Artifact:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the weights' file, by which files that speak of the weights are known to do so."""
+        """SHA-256 of the weights' file, which cards, reports and metrics of these weights name."""
         return sha256(self.serialize()).hexdigest()
 
     def save(self, folder: str | Path, derived: Mapping[str, str] | None = None) -> None:
@@ -242,14 +242,14 @@ class Artifact:
 
 @runtime_checkable
 class HoldsArtifact(Protocol):
-    """What has an artifact, as `falconet.Model` does."""
+    """Object that has an artifact, such as a `falconet.Model`."""
 
     @property
     def artifact(self) -> Artifact: ...
 
 
 AnyModel = str | Path | Artifact | HoldsArtifact
-"""What verbs take as a model: where one lies, or one at hand."""
+"""Model that commands take: its path or name on the hub, or an object in memory."""
 
 
 def open_artifact(model: object) -> Artifact:
@@ -276,11 +276,11 @@ def redact_config(config: ArtifactConfig) -> ArtifactConfig:
 
 
 _LOCAL_FILES = ("config.yaml", "search/search.json")
-"""Beside an artifact, and never uploaded; JSON is YAML too."""
+"""Files beside an artifact that are never uploaded; both are read as YAML."""
 
 
 _BEGINNING, _EVENTS = 1 << 14, 6
-"""Bytes of a file, and events of YAML, among which the source comes first; one word may be of any length."""
+"""Bytes at a file's beginning, and events of YAML within them, that hold the source, which comes first."""
 
 
 def find_source(folder: Path, origin: DataOrigin) -> DataOrigin:
@@ -298,7 +298,7 @@ def find_source(folder: Path, origin: DataOrigin) -> DataOrigin:
 
 
 _ALONE = ("architecture", "options", "widths", "input", "output", "temperature")
-"""What a coded file tells of `config.json`."""
+"""Keys of `config.json` that a coded file holds."""
 
 
 def encode_artifact(artifact: Artifact) -> Artifact:
@@ -377,7 +377,7 @@ def _realize(model: nn.Module, config: ArtifactConfig) -> nn.Module:
 
 
 def _check_finite(weights: Mapping[str, Tensor]) -> None:
-    """Raise ArtifactError for the first tensor that holds NaN or infinity: no answer would be a number."""
+    """Raise ArtifactError for the first tensor that holds NaN or infinity, since predictions would too."""
     import torch
 
     for name, tensor in weights.items():
@@ -421,7 +421,7 @@ def build_model(config: ArtifactConfig) -> nn.Module:
 
 
 def check_forward(model: nn.Module, sample: Tensor, config: ArtifactConfig) -> None:
-    """Raise ArtifactError unless a network answers a sample, with all outputs, at a bearable cost."""
+    """Raise ArtifactError unless a network computes all outputs of a sample, at an acceptable cost."""
     from falconet.models.forward_cost import measure_forward
 
     what = config.architecture if config.widths is None else "widths"
@@ -600,7 +600,7 @@ _SUBJECTS = {
     "README.md": re.compile(rb"^weights_sha256: '?([0-9a-f]{64})'?$", re.MULTILINE),
     "report.html": re.compile(rb'<meta name="weights_sha256" content="([0-9a-f]{64})">'),
 }
-"""Where a derived file has the hash of the weights that it speaks of."""
+"""Pattern of the hash of the weights in each derived file."""
 
 
 def _find_stale(contents: Mapping[str, bytes], digest: str) -> tuple[str, ...]:
@@ -632,7 +632,7 @@ def read_config(path: Path) -> tuple[ArtifactConfig, dict[str, str]]:
 
 
 def _parse_config(path: Path, content: bytes) -> tuple[ArtifactConfig, dict[str, str]]:
-    """`read_config`, of what was read already."""
+    """Parse the content of `config.json`; see `read_config`."""
     record = parse_json(path, content)
     digests = {name: str(record.pop(key)) for name, key in _DIGESTS.items() if key in record}
     found = record.get("format_version")
@@ -646,6 +646,6 @@ def _parse_config(path: Path, content: bytes) -> tuple[ArtifactConfig, dict[str,
 
 
 def current_versions() -> dict[str, str]:
-    """Return the versions that decide how a model answers."""
+    """Return the versions of packages that affect a model's predictions."""
     packages = {name: version(name) for name in ("falconet", "torch", "numpy", "pillow")}
     return {"python": platform.python_version(), **packages}

@@ -16,20 +16,20 @@ class TorchvisionSet:
     """A data set that torchvision can download."""
 
     name: str
-    """Class name in `torchvision.datasets`; of IDX files also their folder's name below the data root."""
+    """Class name in `torchvision.datasets`; for IDX files also the name of their folder below the data root."""
     layout: Literal["idx", "emnist", "cifar", "svhn"]
-    """How it lies below the data root, and so how it is read."""
+    """Layout of its files below the data root."""
     classes: tuple[str, ...]
-    """In the order of the published labels."""
+    """Class names in the order of the published labels."""
     policy: str
-    """The augmentation policy that suits it."""
+    """Augmentation policy that suits it."""
 
 
 _DIGITS = tuple(string.digits)
 _CLOTHES = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
 _KUZUSHIJI = "o ki su tsu na ha ma ya re wo"
 _EMNIST_BALANCED = string.digits + string.ascii_uppercase + "abdefghnqrt"
-"""Letters that are written alike in both cases share the upper one's class (Cohen and others, 2017, table II)."""
+"""Classes of EMNIST Balanced, which merges letters alike in both cases (Cohen and others, 2017, table II)."""
 CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
 CIFAR100 = """
     apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
@@ -55,13 +55,13 @@ DOWNLOADABLE: Mapping[str, TorchvisionSet] = MappingProxyType(
 
 SOURCE_NAMES = ("digits", *DOWNLOADABLE)
 HUB_PREFIX = "hf:"
-"""Before the name of a data set of the Hugging Face Hub, or the path of a folder laid out like one."""
+"""Prefix of the name of a data set of the Hugging Face Hub, or of the path of a folder laid out like one."""
 FILE_SUFFIXES = (".npz", ".csv", ".tsv", ".jsonl", ".parquet", ".ts")
-"""Of files that are data sets."""
+"""Suffixes of files that are data sets."""
 LOOSE_SUFFIXES = (".txt", ".data", ".dat", "")
-"""Of files that may be tables."""
+"""Suffixes of files that may be tables."""
 TASKS_SUFFIX = ".json"
-"""Of files of annotated tasks, as Label Studio exports them; in folders other things are called so too."""
+"""Suffix of files of annotated tasks, as Label Studio exports them; in folders, other files have it too."""
 _ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-accumulates and activations, layer by layer, nothing missed.
+"""Cost of a network: parameters, multiply-accumulates and activations, layer by layer, nothing missed.
 
 One MAC is one multiplication with its addition, in convolutions, dense layers, recurrences and attention. Pooling,
 activations, normalization and biases are not counted, which is the convention of the architectures' papers.
@@ -29,18 +29,18 @@ from falconet.spec import ModalityName
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One module, without what its submodules do."""
+    """Cost of one module, without its submodules."""
 
     name: str
     type: str
     output_shape: tuple[int, ...]
-    """Of one sample, without the batch dimension; empty for a module that another one reads without calling it."""
+    """Output shape of one sample, without the batch dimension; empty for a module that is read without being called."""
     params: int
     macs: int
     activation_bytes: int
-    """Of its outputs in float32, each call's counted."""
+    """Bytes of its outputs in float32, over all calls."""
     receptive_field: tuple[int, ...] = ()
-    """Pixels or steps of the input that a unit of the last output sees, edges not counted; see `falconet.receptive`."""
+    """Pixels or steps of the input that a unit of the output sees, away from the edges; see `falconet.receptive`."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class Complexity:
     input: tuple[int, ...]
     layers: tuple[LayerCost, ...]
     params: int
-    """Trainable parameters, shared ones once."""
+    """Number of trainable parameters, shared ones counted once."""
     macs: int
 
     @property
     def activation_bytes(self) -> int:
-        """All layers' outputs in float32."""
+        """Bytes of all layers' outputs in float32."""
         return sum(layer.activation_bytes for layer in self.layers)
 
 
@@ -75,7 +75,7 @@ def summarize(
     """
     kind = choose_kind(name, kind)
     channels, *size = native_input(name, kind) if input_shape is None else input_shape
-    # No weights are needed, and those of the largest models take long to draw; other libraries may need true ones.
+    # No weights are needed, and those of the largest models take long to draw; other libraries may need real ones.
     with torch.device("meta" if name in MODELS else "cpu"), torch.random.fork_rng(devices=[]):
         model = create_model(
             name, num_classes=num_classes, in_channels=channels, input_size=tuple(size), kind=kind, **options
@@ -133,7 +133,7 @@ class _MacCounter(TorchDispatchMode):
 
     @property
     def macs(self) -> int:
-        """So far; the formulas count a multiplication and its addition as two."""
+        """Multiply-accumulates so far; torch's formulas count a multiplication and its addition as two."""
         return self.flops // 2
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -1,4 +1,4 @@
-"""demonstrate(): the whole story on the embedded digits, in under a minute."""
+"""demonstrate(): training, comparison and reports on the embedded digits, in under a minute."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _REPORT_FILE = "report.html"
 
 @dataclass(frozen=True, eq=False)
 class Demonstration:
-    """What the demonstration made."""
+    """The result of the demonstration."""
 
     runs: tuple[Run, ...]
     report: Path
 
 
 class _Outdated(Callback):
-    """Removes a report about models as soon as there are weights that will take the place of theirs."""
+    """A callback that removes an outdated report as soon as new weights will replace those of its models."""
 
     def __init__(self, report: Path) -> None:
         self.report = report
@@ -45,9 +45,9 @@ def demonstrate(
     watch: Callable[[str], Sequence[Callback]] = lambda model: (),
     if_exists: Literal["refuse", "overwrite"] = "refuse",
 ) -> Demonstration:
-    """Train LeNet-5 and a network of its kind on the digits, and write one report about all into `out`.
+    """Train LeNet-5 and a modern variant on the digits, and write one report about all into `out`.
 
-    `watch` returns the callbacks for the run of a model; `if_exists` says what becomes of an earlier demonstration in
+    `watch` returns the callbacks for the run of a model; `if_exists` says what to do with an earlier demonstration in
     `out`. Raises RunExistsError where runs or a report would be lost, or another process is at work there.
     """
     out = Path(out)
@@ -71,7 +71,7 @@ def demonstrate(
 
 
 def _check_free(out: Path, if_exists: Literal["refuse", "overwrite"]) -> None:
-    """Raise RunExistsError where a folder holds a run, or runs and a report that may not be replaced."""
+    """Raise RunExistsError where a folder has a run, or runs and a report that may not be replaced."""
     if holds_run(out) or (out / ARTIFACT_CONFIG).is_file():
         raise RunExistsError(f"{out} holds a run, whose report would be replaced: choose another --out")
     for folder in (out / model for model in _MODELS):

@@ -29,9 +29,9 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 _LISTED = 40
-"""So many names are listed where none is near."""
+"""Most names that are listed where none is near."""
 _SHOWN = 80
-"""Characters of a value that a message shows."""
+"""Most characters of a value that a message shows."""
 
 
 class _Brief(reprlib.Repr):
@@ -64,7 +64,7 @@ _NO_MEMORY = (
     "failed to map segment",
     "could not create a primitive",
 )
-"""What libraries say where memory runs out and they raise another class than MemoryError, in parts and lower case."""
+"""Parts of messages, in lower case, of libraries that run out of memory but raise another class than MemoryError."""
 
 
 def lacks_memory(error: BaseException) -> bool:
@@ -126,7 +126,7 @@ class CodecError(ArtifactError):
 
 
 class ExportError(FalconetError):
-    """A model cannot be exported, or its export does not answer as it does."""
+    """A model cannot be exported, or its export predicts otherwise than the model."""
 
 
 class HubError(FalconetError):

@@ -11,7 +11,7 @@ import re
 import unicodedata
 
 _HIDDEN = frozenset("\u061c\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff")
-"""What turns the direction of text around, or has no width; the joiners of emoji and of Persian are not among it."""
+"""Characters that change the direction of text or have no width, except the joiners of emoji and of Persian."""
 _CONTROLS = frozenset(("Cc", "Cs", "Zl", "Zp"))
 """Unicode's categories of control characters, lone surrogates, and separators of lines and paragraphs."""
 _MARKDOWN = re.compile(

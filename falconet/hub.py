@@ -40,7 +40,7 @@ def fetch_model(name: str) -> Path:
 def upload(contents: Mapping[str, bytes], owned: Set[str], repository: str, private: bool) -> str:
     """Commit files by their names; return the commit's address.
 
-    Of the names that are `owned`, those without content go in the same commit, so that nothing there speaks of what was
+    Of the names that are `owned`, those without content go in the same commit, so that nothing there describes what was
     there before. Raises MissingExtraError, and HubError, also where the repository should be private and is already
     public.
     """

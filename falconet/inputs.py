@@ -1,4 +1,4 @@
-"""draft_spec(): what a model takes, by its settings and the training samples, before their statistics are known."""
+"""draft_spec(): a model's input spec, by its settings and the training samples, before their statistics are known."""
 
 from __future__ import annotations
 
@@ -53,18 +53,18 @@ def _draft_image_spec(
 
 
 _MIN_SIDE = 24
-"""Smaller images are enlarged to it for networks that take any size."""
+"""Smallest side in pixels; smaller images are enlarged to it for networks that take any size."""
 
 
 _MAX_SEQUENCE = 64
-"""Larger images are scaled down to it for networks that read them as sequences."""
+"""Largest side in pixels; larger images are scaled down to it for networks that read them as sequences."""
 
 
 def image_size(dataset: Dataset, model: ModelConfig, weights: Pretrained | None) -> tuple[int, int]:
     """Return height and width in pixels: as asked for, as published weights want it, or what suits images and model.
 
-    A model that takes any size gets that of the images, as a square of MIN_SIDE pixels to its native size; above
-    64 pixels a multiple of 32, since such networks divide the size by 32.
+    A model that takes any size gets that of the images, as a square of 24 pixels to its native size; above 64
+    pixels a multiple of 32, since such networks divide the size by 32.
     """
     entry = find_model(model.name)
     if model.input_size is not None:
@@ -102,7 +102,7 @@ _LONGEST = 98
 
 
 def _measure_length(dataset: Dataset) -> int:
-    """Return the steps that _LONGEST of 100 training series stay within."""
+    """Return the 98th percentile of the lengths of training series, in steps."""
     samples = dataset.splits["train"].samples
     lengths = []
     for index in range(len(samples)):

@@ -1,4 +1,4 @@
-"""How long a callable takes, measured well: after warm-up, many times, with the median to quote."""
+"""Latency of callables: measured after warm-up, many times, with the median to quote."""
 
 import math
 import time
@@ -11,13 +11,13 @@ import numpy as np
 from falconet.schema import SPARSE
 
 _WARMUP_FRACTION = 0.25
-"""Of the time for measuring, which warming up may take at most."""
+"""Largest fraction of the time for measuring that warm-up takes."""
 _TURN_CALLS = 10
-"""Of one callable before the next one's turn comes, at most."""
+"""Most calls of one callable in a turn, before the next callable's."""
 _MIN_TURNS = 10
-"""That callables take, however long they are: with fewer, the interval of a ratio says little."""
+"""Fewest turns, however long they take: with fewer, the interval of a ratio says little."""
 _TURNS = 20
-"""That the time for measuring is divided into; slow callables make fewer calls in each."""
+"""Turns into which the time for measuring is divided; slow callables make fewer calls in each."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class SpeedRatio:
 
     times: float
     low: float
-    """Ends of its 95% interval or a wider one."""
+    """Lower end of the ratio's interval of 95% or more; `high` is the upper end."""
     high: float
 
     @property
@@ -47,7 +47,7 @@ class SpeedRatio:
         return not self.low <= 1 <= self.high
 
     def describe(self, other: str = "") -> str:
-        """Return it in words, with the name of the other thing where one is given."""
+        """Return the ratio in words, with the name of the other thing where one is given."""
         beside = f" as {other}" if other else ""
         if not self.measurable:
             return f"no measurable difference (95%: {self.low:.2f} to {self.high:.2f} times as fast{beside})"

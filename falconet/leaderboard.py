@@ -1,4 +1,4 @@
-"""What the networks that a run tried came to, and which of them is kept."""
+"""The leaderboard of a run's candidates, and the choice of the best."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from falconet.training.linear_probe import LinearProbe
 from falconet.training.loop import FitResult
 
 PROBE_FILE = "linear_probe.json"
-"""Beside the checkpoints of a run whose first epoch solved its output layer: a `ProbeScore`."""
+"""File beside the checkpoints of a run whose first epoch solved its output layer, with a `ProbeScore`."""
 
 
 @dataclass(frozen=True)
 class ProbeScore:
-    """What cross-validation said of a solved output layer."""
+    """The cross-validation score of a solved output layer; `accuracy` is None where there is none."""
 
     accuracy: float | None
     left_out: int
-    """Training samples that it is over."""
+    """Number of held-out training samples over which the accuracy is taken."""
 
 
 def score_probe(solution: LinearProbe) -> ProbeScore:
@@ -42,7 +42,7 @@ def score_probe(solution: LinearProbe) -> ProbeScore:
 
 
 def load_probe_score(plan: Plan) -> ProbeScore | None:
-    """Return what cross-validation said in a run that goes on; None where nothing tells of it."""
+    """Return the cross-validation score of a resumed run; None where it is unknown."""
     try:
         return from_mapping(ProbeScore, read_json(plan.out / CHECKPOINT_FOLDER / PROBE_FILE))
     except (ArtifactError, UsageError):
@@ -50,7 +50,7 @@ def load_probe_score(plan: Plan) -> ProbeScore | None:
 
 
 def make_row(plan: Plan, validated: int, result: FitResult, probe: ProbeScore | None, began: float) -> LeaderboardRow:
-    """Return what a network came to, in one line."""
+    """Return a candidate's row of the leaderboard."""
     best = result.best.val_accuracy if result.best else 0.0
     kept = probe if result.best_epoch == 1 else None
     return LeaderboardRow(
@@ -64,19 +64,19 @@ def make_row(plan: Plan, validated: int, result: FitResult, probe: ProbeScore | 
 
 
 def write_or_read_leaderboard(plan: Plan, rows: tuple[LeaderboardRow, ...]) -> tuple[LeaderboardRow, ...]:
-    """Write what candidates came to into the run's folder; where none was tried, return what an ended run has there."""
+    """Write and return the leaderboard; without rows, return that of an earlier part of a resumed run."""
     if rows:
         write_leaderboard(plan.out, rows)
     return rows or (_read_leaderboard(plan.out) if plan.if_exists == "resume" else ())
 
 
 def write_leaderboard(folder: Path, rows: Sequence[LeaderboardRow]) -> None:
-    """Keep what the candidates came to, so that a run that goes on knows it."""
+    """Write the leaderboard into a folder, for when the run is resumed."""
     write_json(folder / LEADERBOARD_FILE, {"candidates": [to_mapping(row) for row in rows]})
 
 
 def _read_leaderboard(folder: Path) -> tuple[LeaderboardRow, ...]:
-    """Return what the candidates of an ended run came to; nothing where it had none, or nothing tells of them."""
+    """Return the leaderboard of an ended run; empty where it had none, or cannot be read."""
     try:
         rows = tuple(from_mapping(LeaderboardRow, row) for row in read_json(folder / LEADERBOARD_FILE)["candidates"])
     except (ArtifactError, UsageError, KeyError, TypeError):
@@ -85,7 +85,7 @@ def _read_leaderboard(folder: Path) -> tuple[LeaderboardRow, ...]:
 
 
 def describe_row(row: LeaderboardRow) -> str:
-    """Return what a network came to, in words."""
+    """Return a row of the leaderboard in words."""
     left_out = "" if row.cross_validated is None else f", {row.cross_validated:.2%} by cross-validation"
     return f"{row.model}: validation {row.val_accuracy:.2%}{left_out}, in {row.seconds:.1f} s"
 
@@ -93,11 +93,11 @@ def describe_row(row: LeaderboardRow) -> str:
 def choose_best_row(rows: Sequence[LeaderboardRow]) -> int:
     """Return the position of the network that is kept.
 
-    Of those whose output layer was solved it is the one that answers most samples right that it did not learn from; of
-    equals the first one. Only validation samples tell how good the others are, which were chosen by these besides, so
-    that one of them is kept where it is ahead on these by more than its standard error (Breiman, Friedman, Olshen,
-    Stone: Classification and regression trees. 1984, section 3.4.3). Where these are few, it must be ahead so far of
-    what the solved one comes to on all those samples, too.
+    Of the linear probes it is the one with the highest accuracy on held-out samples, training and validation ones
+    together; of equals the first one. The other networks have only validation samples, by which their epoch was chosen
+    too, so that one of them is kept only where it is ahead on these by more than its standard error (Breiman, Friedman,
+    Olshen, Stone: Classification and regression trees. 1984, section 3.4.3). Where these are few, it must be as far
+    ahead of the probe's accuracy on all held-out samples, too.
     """
     solved = [position for position, row in enumerate(rows) if row.cross_validated is not None]
     trained = [position for position, row in enumerate(rows) if row.cross_validated is None]
@@ -113,6 +113,6 @@ def choose_best_row(rows: Sequence[LeaderboardRow]) -> int:
 
 
 def _standard_error(row: LeaderboardRow) -> float:
-    """Return that of a validation accuracy, with one right and one wrong answer added: all right is no certainty."""
+    """Return the standard error of a validation accuracy, with one hit and one miss added, so that it is never 0."""
     rate = (row.val_accuracy * row.validated + 1) / (row.validated + 2)
     return math.sqrt(rate * (1 - rate) / (row.validated + 2))

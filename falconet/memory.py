@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-"""What `mallopt` of glibc calls them."""
+"""Numbers of these parameters in glibc's `mallopt`."""
 _KEPT = 1 << 30
-"""Bytes, in one block and at the end of the heap, that are not given back to the system while memory is kept."""
+"""Bytes, in one block and at the end of the heap, that are not returned to the system while memory is kept."""
 _USUAL = 32 << 20
-"""The most of one block to which glibc raises its threshold by itself; of the heap's end it is twice that."""
+"""Largest threshold in bytes that glibc sets for one block by itself; for the heap's end it is twice that."""
 
 
 @contextmanager

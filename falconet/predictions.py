@@ -1,4 +1,4 @@
-"""Predictions: a model's answers about samples, whoever computed them. Imports no torch."""
+"""Predictions of a model, whoever computed them. Imports no torch."""
 
 from __future__ import annotations
 
@@ -32,37 +32,37 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one sample."""
+    """The prediction for one sample."""
 
     file: str
-    """Which sample: a path or an address; where a file holds many, with a line, a series' name or a position."""
+    """Name of the sample: a path or a URL; where a file holds many, with a line, a series' name or a position."""
     label: str
     probability: float
     top: tuple[Ranked, ...]
     probabilities: Mapping[str, float] | None = field(default=None, metadata={SPARSE: True})
-    """Of all classes, where they were asked for."""
+    """Probabilities of all classes; None where they were not asked for."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """The answers for several samples."""
+    """The predictions for several samples."""
 
     predictions: tuple[Prediction, ...]
     skipped: tuple[Unreadable, ...]
     ignored: Mapping[str, int] = field(default_factory=dict)
     """Files of folders that were no samples, counted by extension."""
     notes: tuple[str, ...] = ()
-    """What had to be guessed to read the samples."""
+    """Guesses that were needed to read the samples."""
 
 
 Answer = Callable[[Samples], tuple[Float[np.ndarray, "readable classes"], Mapping[int, str]]]
-"""Probabilities of the samples that can be read, in order, and why others cannot, by their positions."""
+"""Function that returns probabilities of the readable samples, in order, and why others cannot be read, by position."""
 
 
 def answer_inputs(
     parts: Iterable[SampleBlock], answer: Answer, labels: Sequence[str], *, top: int = 3, probabilities: bool = False
 ) -> Iterator[Predictions]:
-    """Yield what a model answers about samples, some at a time; `top` candidates of each, all with `probabilities`.
+    """Yield a model's predictions, some at a time; `top` candidates of each sample, all with `probabilities`.
 
     Raises DataError in the end where there was not one sample that can be read.
     """

@@ -1,4 +1,4 @@
-"""From a plan to a network, the samples that it learns from, and the model that teaches it."""
+"""Preparation of a planned run: the network, its data, and its teacher."""
 
 from __future__ import annotations
 
@@ -54,25 +54,25 @@ from falconet.training.distillation import Teacher, can_convert
 from falconet.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 PRETRAINED_FILE = "pretrained.json"
-"""Beside the checkpoints of a run that began with published weights: how samples are seen, as `Seen` says."""
+"""File beside the checkpoints of a run that began with published weights: their preprocessing, as `Seen`."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """How samples are seen by a network with published weights."""
+    """The preprocessing of samples for a network with published weights."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     size: tuple[int, ...] | None
     vocabulary: tuple[str, ...] | None = None
     resize_mode: ResizeMode = "stretch"
-    """Runs of before, which do not say it, scaled so."""
+    """How images get their size; the default is that of older runs, which do not name it."""
 
 
 def find_weights(plan: Plan, process_group: ProcessGroup = SINGLE_PROCESS) -> tuple[Plan, Pretrained | None]:
-    """Return published weights where the plan asks for some, and the plan with the options that go with them.
+    """Return published weights where the plan names some, and the plan with the options that belong to them.
 
-    A run that goes on from a checkpoint, which holds all weights, asks for them no more: they come without tensors.
+    A run that resumes from a checkpoint, which has all weights, gets them without tensors.
     """
     model = plan.config.model
     if model.pretrained is None:
@@ -88,7 +88,7 @@ def find_weights(plan: Plan, process_group: ProcessGroup = SINGLE_PROCESS) -> tu
 
 
 def _load_pretrained_input(plan: Plan) -> Seen | None:
-    """Return how a run that can go on from a checkpoint sees its samples; None for all others."""
+    """Return the preprocessing of a run that can be resumed from a checkpoint; None for all others."""
     folder = plan.out / CHECKPOINT_FOLDER
     if plan.if_exists != "resume" or load_checkpoint(folder) is None:
         return None
@@ -99,13 +99,13 @@ def _load_pretrained_input(plan: Plan) -> Seen | None:
 
 
 def has_checkpoint(plan: Plan) -> bool:
-    """Whether a run goes on from a checkpoint."""
+    """Whether a run resumes from a checkpoint."""
     return plan.if_exists == "resume" and load_checkpoint(plan.out / CHECKPOINT_FOLDER) is not None
 
 
 @dataclass(frozen=True, eq=False)
 class DataBundle:
-    """What a network is trained on."""
+    """The data that a network is trained on."""
 
     spec: InputSpec
     output: OutputSpec
@@ -114,31 +114,31 @@ class DataBundle:
     val: Loader
     class_weights: torch.Tensor | None
     unreadable: tuple[Unreadable, ...]
-    """Training and validation samples that were left out."""
+    """Training and validation samples that cannot be read."""
     rows: Int64[np.ndarray, " real"]
-    """Where the training samples stand in their split."""
+    """Positions of the training samples in their split."""
     groups: torch.Tensor | None = None
-    """A number for each training sample, that equal ones and those of a group share; None where nobody knows."""
+    """Group number of each training sample, which equal ones share too; None: unknown."""
     num_synthetic: int = 0
-    """How many training samples follow on these that are of no split."""
+    """Number of synthetic training samples, which follow the real ones."""
 
     @property
     def real(self) -> Prepared:
-        """The training samples that are of a split."""
+        """The real training samples, without synthetic ones."""
         count = len(self.train.labels) - self.num_synthetic
-        # Of a file there are no made ones; see `add_samples`.
+        # Inputs in a file have no synthetic ones; see `add_samples`.
         inputs = self.train.inputs[:count] if isinstance(self.train.inputs, torch.Tensor) else self.train.inputs
         return Prepared(inputs, self.train.labels[:count])
 
 
 _VALIDATED = 4
-"""Times as many samples as a training step's, which keeps gradients and activations too."""
+"""Samples in a validation batch for one in a training batch, which keeps gradients and activations too."""
 
 
 def prepare(plan: Plan, weights: Pretrained | None = None, process_group: ProcessGroup = SINGLE_PROCESS) -> DataBundle:
     """Decode training and validation samples to the model's input; each of several processes gets its part of a batch.
 
-    Mean and std are those that go with published weights, else measured on the training samples.
+    Mean and std are those of published weights, else measured on the training samples.
     """
     dataset, config = plan.dataset, plan.config
     draft, tokenizer = draft_spec(dataset, config.model, weights)
@@ -181,7 +181,7 @@ def prepare(plan: Plan, weights: Pretrained | None = None, process_group: Proces
 
 
 def number_groups(split: Split) -> torch.Tensor:
-    """Return a number for each sample that it shares with equal ones and with those of its group."""
+    """Return a number for each sample, the same for equal ones and for those of a group."""
     names = split.hashes if split.groups is None else unite_split(split)
     return torch.from_numpy(np.unique(names, return_inverse=True)[1])
 
@@ -203,7 +203,7 @@ def replace_batch(train: Loader, batch_size: int) -> Loader:
 def build(
     model: ModelConfig, spec: InputSpec, output: OutputSpec, seed: int, weights: Pretrained | None = None
 ) -> tuple[torch.nn.Module, tuple[str, ...]]:
-    """Return the network with its initial weights, which follow from the seed or are published ones, and notes."""
+    """Return the network with its initial weights, random by seed or published, and notes."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = create_model(model.name, **get_model_kwargs(spec, output), **model.options)
@@ -211,9 +211,9 @@ def build(
 
 
 def fit_statistics(model: torch.nn.Module, train: Loader) -> None:
-    """Show a network whose fixed features follow from training samples these, undistorted and in random order.
+    """Fit the fixed features of a network to training samples, without augmentation and in random order.
 
-    Each of several processes shows it all of them, so that networks stay equal.
+    Each of several processes uses all of them, so that networks stay equal.
     """
     if isinstance(model, FitsStatistics):
         whole = dataclasses.replace(
@@ -224,27 +224,29 @@ def fit_statistics(model: torch.nn.Module, train: Loader) -> None:
 
 @dataclass(frozen=True, eq=False)
 class ExtraSamples:
-    """Synthetic samples that are trained on beside the real ones."""
+    """Synthetic samples for training beside the real ones."""
 
     inputs: torch.Tensor
-    """Prepared as these are; see `Loader`."""
+    """Inputs, prepared as the real ones; see `Loader`."""
     labels: torch.Tensor
     """Class numbers."""
     teacher_logits: torch.Tensor | None = None
-    """A teacher's logits; None: there is no teacher that is asked beforehand."""
+    """A teacher's logits; None: no teacher predicted these samples beforehand."""
 
 
 def add_samples(bundle: DataBundle, added: ExtraSamples, config: TrainConfig) -> DataBundle:
-    """Return a bundle whose epochs draw as many training samples as before, from these and made ones.
+    """Return a bundle whose epochs draw as many training samples as before, from real and synthetic ones.
 
-    Raises ConfigError where a teacher has answered about the ones but not about the others.
+    Raises ConfigError where only one kind has a teacher's logits.
     """
     logits = bundle.train.teacher_logits
     if logits is not None and added.teacher_logits is not None:
         logits = torch.cat([logits, added.teacher_logits])
     elif logits is not None or added.teacher_logits is not None:
         asked = "training" if added.teacher_logits is None else "synthetic"
-        raise ConfigError(f"model.teacher: wanted logits of training and synthetic samples, found those of {asked} ones")
+        raise ConfigError(
+            f"model.teacher: wanted logits of training and synthetic samples, found those of {asked} ones"
+        )
     inputs = torch.cat([hold_inputs(bundle.train.inputs), added.inputs])
     labels = torch.cat([bundle.train.labels, added.labels])
     train = dataclasses.replace(
@@ -252,7 +254,7 @@ def add_samples(bundle: DataBundle, added: ExtraSamples, config: TrainConfig) ->
     )
     weights = compute_class_weights(labels, bundle.output.num_outputs, config)
     made = bundle.num_synthetic + len(added.labels)
-    # What synthetic samples were made from, and so are related to, nobody knows.
+    # It is unknown which real samples the synthetic ones are related to.
     return dataclasses.replace(bundle, train=train, class_weights=weights, groups=None, num_synthetic=made)
 
 
@@ -269,12 +271,12 @@ def keep_samples(bundle: DataBundle, kept: Int64[np.ndarray, " kept"], config: T
 def find_teacher(
     plan: Plan, bundle: DataBundle, names: Sequence[str] = ("train",), *, beforehand: bool = False
 ) -> tuple[Teacher | None, DataBundle]:
-    """Return the trained network that the plan names as teacher, or a bundle with its answers.
+    """Return the trained network that the plan names as teacher, or a bundle with its logits.
 
-    It answers batch by batch where it can be given a student's input: of images, and where both see the same. Else, as
-    with another tokenizer, and wherever answers are wanted `beforehand`, it is asked once about the samples of the
-    splits `names` as they are; those that it cannot read are left out. Either way answers are the network's outputs,
-    which no temperature has been fitted to. Raises ConfigError where it cannot teach this student.
+    It predicts batch by batch where a student's input can be converted: of images, and where both inputs are equal.
+    Else, as with another tokenizer, and wherever logits are wanted `beforehand`, it predicts the samples of the splits
+    `names` once, without augmentation; those that it cannot read are left out. Either way logits are the network's
+    outputs, without a temperature. Raises ConfigError where it cannot teach this student.
     """
     folder, training = plan.config.model.teacher, plan.config.training
     if folder is None:
@@ -304,14 +306,14 @@ def find_teacher(
 
 
 def _answers_batches(artifact: Artifact, bundle: DataBundle) -> bool:
-    """Whether a teacher can be given its student's input."""
+    """Whether a teacher can take its student's input."""
     same = (artifact.config.input, artifact.tokenizer) == (bundle.spec, bundle.tokenizer)
     other = artifact.config.input.kind != bundle.spec.kind  # Which is refused.
     return same or other or can_convert(artifact.preprocess, bundle.train.preprocess)
 
 
 def check_synthetic(plan: Plan, bundle: DataBundle) -> None:
-    """Raise ConfigError where a run has a teacher that cannot answer about samples made for the student's input."""
+    """Raise ConfigError where a run's teacher cannot predict synthetic samples, made for the student's input."""
     folder = plan.config.model.teacher
     if folder is not None and not _answers_batches(load_artifact(folder), bundle):
         raise ConfigError(
@@ -321,5 +323,5 @@ def check_synthetic(plan: Plan, bundle: DataBundle) -> None:
 
 
 def uncalibrate(artifact: Artifact) -> Artifact:
-    """Return a model whose logits are the outputs of its network."""
+    """Return a model without its temperature: its logits are the outputs of its network."""
     return dataclasses.replace(artifact, config=dataclasses.replace(artifact.config, calibration_temperature=1.0))

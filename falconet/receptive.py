@@ -29,17 +29,17 @@ _MEANS = (aten.mean.dim, aten.sum.dim_IntList)
 
 @dataclass(frozen=True)
 class Field:
-    """What the units of a tensor see, along each dimension of the input that has positions."""
+    """Receptive field of the units of a tensor, along each dimension of the input that has positions."""
 
     size: tuple[int, ...]
-    """Pixels or steps."""
+    """Size of the receptive field in pixels or steps."""
     jump: tuple[int, ...]
     """Pixels or steps between the centers of neighbors."""
 
     def widen(self, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> Field:
         """Return what units after a convolution or pooling see."""
         count = len(self.size)
-        # One number stands for all dimensions; one-dimensional layers may have another dimension before the true one.
+        # One number stands for all dimensions; one-dimensional layers may have another dimension before their own.
         k, s, d = ((tuple(values) * count)[-count:] for values in (kernel, stride, dilation))
         size = tuple(r + (a - 1) * b * j for r, a, b, j in zip(self.size, k, d, self.jump, strict=True))
         return Field(size, tuple(j * step for j, step in zip(self.jump, s, strict=True)))

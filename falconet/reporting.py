@@ -1,4 +1,4 @@
-"""What a run's folder says of its model: `metrics.json`, `report.html` and `README.md`, written and written anew."""
+"""The reports in a run's folder: `metrics.json`, `report.html` and `README.md`, written and rewritten."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from falconet.training.usefulness import no_better_than
 
 HISTORY_FILE, LAYER_STATS_FILE, _METRICS_FILE = "metrics.csv", "vitals.csv", "metrics.json"
 Notify = Callable[[str], object]
-"""Hears what takes long before it begins."""
+"""Function that is called with a line before anything that takes long."""
 
 
 @dataclass(frozen=True)
 class Extras:
-    """What a report has beyond what is known at once: each takes a while and is added when asked for."""
+    """Optional parts of a report: each takes a while and is added when asked for."""
 
     costs: bool = False
-    """The latencies in all runtimes that are installed."""
+    """Whether to add the latencies in all installed runtimes."""
     reasons: bool = False
-    """Explanations of a few answers."""
+    """Whether to add explanations of a few predictions."""
 
 
 def update_report(
@@ -53,10 +53,10 @@ def update_report(
     data_root: str | Path | None = None,
     notify: Notify = lambda line: None,
 ) -> ModelReport:
-    """Write the report, the model card and the figures of a run anew, from what is on disk, and return the report.
+    """Rewrite the report, the model card and the figures of a run from the files on disk, and return the report.
 
-    `costs` adds the latencies in all runtimes that are installed, `reasons` explanations of a few mistakes and hits;
-    what one of these added to the same weights before stays. `notify` is told what takes long before it begins.
+    `costs` adds the latencies in all installed runtimes, `reasons` explanations of a few errors and hits; what either
+    added to the same weights before stays. `notify` is called with a line before anything that takes long.
     Nothing but these three files changes. Raises UsageError for a folder that is not a finished run's, DataError where
     the data are not those any more that the model was trained on, and RunExistsError where another process is at work
     in the folder.
@@ -106,7 +106,7 @@ def report_on(
     learned: Prepared | None = None,
     notify: Notify = lambda line: None,
 ) -> tuple[ModelReport, SplitLogits]:
-    """Evaluate a trained network from raw samples; return all that its report says, and its answers on the test split.
+    """Evaluate a trained network from raw samples; return its report, and its logits on the test split.
 
     `val_answers` are those on the validation split; `latencies` those that are known already. Baselines are fitted to
     `learned`, the training samples; without them they are those of the `log`.
@@ -136,7 +136,7 @@ def report_on(
 def add_baselines(
     log: TrainingLog, artifact: Artifact, learned: Prepared, val_answers: SplitLogits, answers: SplitLogits
 ) -> TrainingLog:
-    """Return what is known of a run with the baselines on the test split, fitted to `learned`.
+    """Return the training log with the baselines on the test split, fitted to `learned`.
 
     Where the linear model is as good on the validation split, that is a diagnosis of a network.
     """
@@ -162,7 +162,7 @@ def _time_all(artifact: Artifact, notify: Notify) -> Mapping[Runtime, Latency]:
 
 
 def _explain_some(artifact: Artifact, answers: SplitLogits, notify: Notify) -> Any:
-    """Return explanations of a few answers."""
+    """Return explanations of a few predictions."""
     from falconet.explanation.reasons import CASES, find_reasons
 
     notify(f"explaining {2 * CASES} answers of the test split: some seconds, longer for large networks")
@@ -170,7 +170,7 @@ def _explain_some(artifact: Artifact, answers: SplitLogits, notify: Notify) -> A
 
 
 def save_report(artifact: Artifact, report: ModelReport, out: Path, dataset: Dataset) -> None:
-    """Write a model with the three files that speak of it, in one step."""
+    """Write a model with its three reports, in one step."""
     title = f"{report.name} on {short_name(dataset.source)}"
     texts = {
         _METRICS_FILE: format_json(list_facts(report)),
@@ -181,7 +181,7 @@ def save_report(artifact: Artifact, report: ModelReport, out: Path, dataset: Dat
 
 
 def list_facts(report: ModelReport) -> dict[str, Any]:
-    """Return what `metrics.json` holds: `runtimes` and `reasons` only where they were asked for."""
+    """Return the content of `metrics.json`: `runtimes` and `reasons` only where they were asked for."""
     facts: dict[str, Any] = {
         "weights_sha256": report.digest,
         "params": report.params,
@@ -209,7 +209,7 @@ def list_facts(report: ModelReport) -> dict[str, Any]:
 
 
 def _read_facts(out: Path, artifact: Artifact) -> dict[str, Any]:
-    """Return what `metrics.json` says of these very weights; nothing where it is missing, damaged or of others."""
+    """Return the content of `metrics.json`; nothing where it is missing, damaged or of other weights."""
     try:
         found = read_json(out / _METRICS_FILE)
     except ArtifactError:
@@ -218,7 +218,7 @@ def _read_facts(out: Path, artifact: Artifact) -> dict[str, Any]:
 
 
 def _read_log(facts: Mapping[str, Any], log: TrainingLog) -> TrainingLog:
-    """Return what was seen in training with what only `metrics.json` tells of it, where that can be read."""
+    """Return the training log with what only `metrics.json` holds of it, where that can be read."""
     try:
         diagnoses = tuple(from_mapping(Diagnosis, row) for row in facts["diagnoses"])
         leaderboard = tuple(from_mapping(LeaderboardRow, row) for row in facts["leaderboard"])
@@ -229,7 +229,7 @@ def _read_log(facts: Mapping[str, Any], log: TrainingLog) -> TrainingLog:
 
 
 def _read_notes(facts: Mapping[str, Any], notes: tuple[str, ...]) -> tuple[str, ...]:
-    """Return what training said of the data, such as of leaks between splits, which reading alone does not tell."""
+    """Return training's notes on the data, such as on leaks between splits, which reading alone does not give."""
     try:
         known = [str(note) for note in facts["test"]["notes"]]
     except (KeyError, TypeError):
@@ -261,6 +261,6 @@ def load_history(path: Path) -> tuple[EpochRow, ...]:
 def diagnose_run(
     history: Sequence[EpochRow], layer_stats: Sequence[LayerStats], dataset: Dataset, *, diverged: bool = False
 ) -> list[Diagnosis]:
-    """Return the diagnoses of a run, beside always predicting the validation split's most frequent class."""
+    """Return the diagnoses of a run, relative to always predicting the validation split's most frequent class."""
     labels = dataset.splits["val"].labels
     return list(diagnose(history, layer_stats, float(np.bincount(labels).max() / len(labels)), diverged=diverged))

@@ -111,21 +111,21 @@ class RunResult:
     """A finished run."""
 
     out: Path
-    """Its folder."""
+    """The run's folder."""
     architecture: str
-    """A name of the registry: what was asked for, or the best of what was tried."""
+    """Name of the architecture in the registry: the requested one, or the best of the candidates."""
     epochs: int
-    """Epochs that were trained."""
+    """Number of trained epochs."""
     seconds: float
-    """From the plan to the report."""
+    """Duration from the plan to the report."""
     best_epoch: int
-    """The one whose weights were kept."""
+    """Epoch whose weights were kept, counted from 1."""
     val: Evaluation
-    """On the validation split, by which the epoch was chosen."""
+    """Evaluation on the validation split, which may have chosen the epoch."""
     test: Evaluation
-    """On the test split, by which nothing was chosen."""
+    """Evaluation on the test split, which chose nothing."""
     report: ModelReport
-    """All that `report.html` says."""
+    """Content of `report.html`."""
     unreadable: tuple[Unreadable, ...]
     """Files and rows of the source that were skipped."""
     ignored: Mapping[str, int] = field(default_factory=dict)
@@ -133,7 +133,7 @@ class RunResult:
 
 
 class _MetricsFiles(Callback):
-    """Keeps `metrics.csv` up to date, one row an epoch, and `vitals.csv`, one for each epoch and layer."""
+    """A callback that writes `metrics.csv`, one row an epoch, and `vitals.csv`, one for each epoch and layer."""
 
     def __init__(self, out: Path, layer_monitor: LayerMonitor) -> None:
         self.out = out
@@ -164,7 +164,7 @@ def execute(
     """Carry out a plan; see `falconet.train`. All processes that `torchrun` has started do it together.
 
     Where samples are `added` to those of training, an epoch still takes as many steps; where they come with a teacher's
-    answers, it is asked about all samples beforehand.
+    logits, the teacher predicts all samples beforehand.
     """
     started = time.perf_counter()
     with init_process_group() as process_group, interruption.watched(), ExitStack() as held:
@@ -234,7 +234,7 @@ def _fit_monitored(
     callbacks: Sequence[Callback],
     process_group: ProcessGroup,
 ) -> tuple[FitResult, tuple[LayerStats, ...]]:
-    """Train in a run's folder; return what it came to, and the statistics of the layers."""
+    """Train in a run's folder; return the result, and the statistics of the layers."""
     layer_monitor = LayerMonitor(load_layer_stats(plan.out / LAYER_STATS_FILE) if plan.if_exists == "resume" else ())
     watchers: Sequence[Callback] = ()
     if process_group.is_main:
@@ -257,7 +257,7 @@ def _fit_monitored(
 
 @dataclass(frozen=True, eq=False)
 class _TrainedCandidate:
-    """A network that was trained, and all that it takes to evaluate it."""
+    """A trained network with all that its evaluation needs."""
 
     plan: Plan
     weights: Pretrained | None
@@ -268,9 +268,9 @@ class _TrainedCandidate:
 
 
 def try_network(plan: Plan, seconds: float | None = None) -> _TrainedCandidate:
-    """Train as a plan says, in memory alone; for how good a plan is, such as in a fold.
+    """Train as a plan says, in memory alone, to compare plans, such as in a fold.
 
-    Raises OutOfTimeError where the features that an output layer is solved for would take longer than `seconds`,
+    Raises OutOfTimeError where extracting the features of a linear probe would take longer than `seconds`,
     DivergedError and InterruptedRunError, and what `execute` raises for settings and data.
     """
     began = time.perf_counter()
@@ -305,11 +305,11 @@ def try_network(plan: Plan, seconds: float | None = None) -> _TrainedCandidate:
 
 
 _PROBE_TIME_FRACTION = 0.5
-"""Of the time that is left: a candidate that is to take seconds is left out where its features take more than that."""
+"""Fraction of the remaining time that extracting features for a linear probe may take; else it is left out."""
 
 
 def _check_time(model: torch.nn.Module, bundle: DataBundle, seconds: float) -> None:
-    """Raise OutOfTimeError where a network's features of all training and validation samples take longer than that."""
+    """Raise OutOfTimeError where extracting features of training and validation samples takes longer than `seconds`."""
     learned = min(len(bundle.train.labels), limit_samples(find_linear_classifier(model)) or len(bundle.train.labels))
     count = learned + len(bundle.val.labels)
     needed = count / measure_inference_throughput(model, bundle.train, count / seconds)
@@ -323,9 +323,9 @@ def _check_time(model: torch.nn.Module, bundle: DataBundle, seconds: float) -> N
 def _solve_linear_probe(
     plan: Plan, bundle: DataBundle, model: torch.nn.Module, callbacks: Sequence[Callback], process_group: ProcessGroup
 ) -> tuple[LinearProbe | None, ProbeScore | None]:
-    """Solve the output layer where a run begins with that; return it, and what cross-validation says of it.
+    """Solve the output layer where a run begins with that; return it, and its cross-validation score.
 
-    A run that goes on has it in its checkpoint. Several processes solve it each by itself, when they train.
+    A resumed run has it in its checkpoint. Of several processes, each solves it by itself in training.
     """
     training = plan.config.training
     if process_group.world_size > 1 or training.linear_probe is None:
@@ -340,7 +340,7 @@ def _solve_linear_probe(
 
 
 def _try_fast_candidates(plan: Plan, callbacks: Sequence[Callback]) -> tuple[_TrainedCandidate, ...]:
-    """Try the candidates that take seconds, each in memory, and tell what each comes to; without those that diverge."""
+    """Train the candidates that take seconds in memory, with a note about each; those that diverge are left out."""
     trials = []
     started = time.perf_counter()
     for config in plan.probe_candidates:
@@ -366,9 +366,9 @@ def _try_fast_candidates(plan: Plan, callbacks: Sequence[Callback]) -> tuple[_Tr
 def _choose_candidate(
     trials: Sequence[_TrainedCandidate], callbacks: Sequence[Callback]
 ) -> tuple[_TrainedCandidate, tuple[LeaderboardRow, ...]]:
-    """Return the network that is kept, and what all came to; see that the folder speaks of it.
+    """Return the best candidate, and the leaderboard; make the run's folder its own.
 
-    Where the last one was interrupted it is that one, which may yet come to more.
+    An interrupted last candidate is kept, since it may become better.
     """
     last = trials[-1]
     if len(trials) == 1 or last.result.ending == "interrupted":
@@ -382,7 +382,7 @@ def _choose_candidate(
 
 
 def _promote(trial: _TrainedCandidate) -> None:
-    """Let a run's folder speak of another network than the one that was trained last."""
+    """Write a candidate's configuration and history into the run's folder, in place of the last one's."""
     remove_checkpoints(trial.plan.out / CHECKPOINT_FOLDER)
     write_config(trial.plan)
     files = _MetricsFiles(trial.plan.out, LayerMonitor())
@@ -391,9 +391,9 @@ def _promote(trial: _TrainedCandidate) -> None:
 
 
 def sync_plan(plan: Plan, process_group: ProcessGroup) -> Plan:
-    """Return the plan as the main process has it: others may not see the folder of a run that goes on.
+    """Return the main process's plan: others may not see the folder of a resumed run.
 
-    Raises ConfigError where the main process reads its data in another way, which was done already.
+    Raises ConfigError where the main process reads its data differently, since they were read already.
     """
     facts = plan.config, plan.recipe, plan.if_exists, plan.autotune, plan.seconds
     config, recipe, if_exists, autotune, seconds = process_group.broadcast(facts)
@@ -405,7 +405,7 @@ def sync_plan(plan: Plan, process_group: ProcessGroup) -> Plan:
 
 
 _REPORT_SECONDS = 5.0
-"""Seconds that are left for evaluating and for the report."""
+"""Seconds that are reserved for evaluation and report."""
 
 
 _RATES_FILE = "learning-rate.png"
@@ -420,10 +420,9 @@ def autotune(
     process_group: ProcessGroup,
     started: float,
 ) -> tuple[Plan, DataBundle, Figure | None]:
-    """Measure the settings of training that a plan leaves to that; return it and its batches with them.
+    """Measure the training settings that a plan leaves open; return the plan and its data with them.
 
-    With them comes the picture of learning rates, where these were measured, which is for a folder that is known as a
-    run's.
+    The third value is the plot of the range test, where there was one, to be saved once the run's folder is set up.
     """
     config, lr_figure = plan.config.training, None
     if "batch_size" in plan.autotune:
@@ -458,23 +457,23 @@ def autotune(
 
 
 def _shorten(config: TrainConfig, epochs: int) -> TrainConfig:
-    """Return the configuration of a shorter run."""
+    """Return the configuration of a run with fewer epochs."""
     after = config.unfreeze_after
     return dataclasses.replace(config, epochs=epochs, unfreeze_after=after if after and after < epochs else None)
 
 
 _TEACHER_FILE = "teacher.json"
-"""In the folder of a run with a teacher: of which weights that one was, since others may take their place."""
+"""File in the folder of a run with a hash of its teacher's weights, since others may replace them."""
 
 
 _REFIT_FOLDER = f"{CHECKPOINT_FOLDER}/refit"
-"""Checkpoints of a second fit, on training and validation samples; a run with some is refit when it goes on."""
+"""Folder of the checkpoints of a refit on training and validation samples; a run with some is refit when resumed."""
 
 
 def init_run_folder(plan: Plan, weights: Pretrained | None, lr_figure: Figure | None) -> None:
     """Write a run's configuration into its folder, in place of a run that is to be overwritten.
 
-    What else of published weights than what is trained decides how samples are seen stands beside the checkpoints.
+    The preprocessing of published weights is kept beside the checkpoints.
     """
     check_held(plan.out)
     if plan.if_exists != "resume":
@@ -501,9 +500,9 @@ def init_run_folder(plan: Plan, weights: Pretrained | None, lr_figure: Figure | 
 
 
 def _remove_others(out: Path) -> None:
-    """Remove the runs within a run's folder, which learned from a model that another takes the place of.
+    """Remove the runs within a run's folder, which learned from a model that is replaced.
 
-    A folder of such a name that holds no run is somebody's own. Raises RunExistsError where a process is at work there.
+    A folder of such a name without a run is left alone. Raises RunExistsError where a process is at work there.
     """
     for folder in (out / STUDENT_FOLDER, out / SYNTHETIC_FOLDER):
         if holds_run(folder):
@@ -512,7 +511,7 @@ def _remove_others(out: Path) -> None:
 
 
 def read_teacher(out: Path) -> str | None:
-    """Return the SHA-256 of the weights that taught the run in a folder; None where nothing tells."""
+    """Return the SHA-256 of the weights of a run's teacher; None where it is unknown."""
     try:
         found = read_json(out / _TEACHER_FILE).get("weights_sha256")
     except ArtifactError:
@@ -521,7 +520,7 @@ def read_teacher(out: Path) -> str | None:
 
 
 def _check_teacher(plan: Plan) -> None:
-    """Raise UsageError where a run that goes on has a teacher with other weights than when it began."""
+    """Raise UsageError where a resumed run has a teacher with other weights than when it began."""
     teacher = plan.config.model.teacher
     if teacher is None or plan.if_exists != "resume" or (begun := read_teacher(plan.out)) is None:
         return
@@ -533,13 +532,13 @@ def _check_teacher(plan: Plan) -> None:
 
 
 def _is_refit(plan: Plan, process_group: ProcessGroup) -> bool:
-    """Whether a run that goes on had begun to be refit."""
+    """Whether a resumed run had begun to be refit."""
     begun = plan.if_exists == "resume" and any((plan.out / _REFIT_FOLDER).glob("epoch-*.json"))
     return bool(process_group.broadcast(begun if process_group.is_main else None))
 
 
 class _RefitProgress(Callback):
-    """Tells those who watched a run how far its second fit is; its epochs are none of the run's own."""
+    """A callback that reports the progress of a refit to the run's callbacks, without its epochs."""
 
     def __init__(self, callbacks: Sequence[Callback], epochs: int) -> None:
         self.callbacks, self.epochs = callbacks, epochs
@@ -555,9 +554,9 @@ def _refit_network(
 ) -> torch.nn.Module:
     """Return a network trained anew on training and validation samples, for as many epochs as a run kept.
 
-    All else is as in the run: initial weights, settings, and what inputs are normalized by; the schedule is that of so
-    many epochs. No sample is left to choose an epoch, so that the last one is kept. Raises InterruptedRunError, after
-    which `--resume` goes on, and DivergedError; the model of the run is in the folder then.
+    All else is as in the run: initial weights, settings, and normalization; the schedule is that of so many epochs. No
+    sample is left to choose an epoch, so the last one is kept. Raises InterruptedRunError, after which `--resume`
+    continues, and DivergedError; the folder has the model of the run then.
     """
     plan, weights, bundle = kept.plan, kept.weights, kept.bundle
     model = plan.config.model
@@ -605,7 +604,7 @@ def _refit_network(
 
 
 def _save_best(kept: _TrainedCandidate) -> Artifact:
-    """Return the artifact of a run's kept epoch, and see that the folder holds it."""
+    """Return the artifact of a run's kept epoch, and save it unless the folder has it already."""
     artifact = make_artifact(kept.plan, kept.bundle, kept.result, _copy_weights(kept.model))
     # What is there of the same weights says more: their temperature, and how they were evaluated.
     if kept.result.best_epoch and not _is_kept(artifact, kept.plan.out):
@@ -620,9 +619,9 @@ def _copy_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 def _finish_run(
     kept: _TrainedCandidate, seen: TrainingLog, started: float, second: torch.nn.Module | None = None
 ) -> RunResult:
-    """Save and evaluate what was trained; raise where training ended before its time.
+    """Save and evaluate the trained network; raise where training ended early.
 
-    `second` is what is kept instead where the run was refit: it has the first fit's temperature and validation figures.
+    `second` is the refit that is kept instead: it has the first fit's temperature and validation figures.
     """
     plan, bundle, result = kept.plan, kept.bundle, kept.result
     artifact = _save_best(kept)
@@ -639,7 +638,7 @@ def _finish_run(
 
 
 def _describe_outcome(plan: Plan, bundle: DataBundle, answers: SplitLogits, epoch: int) -> Outcome:
-    """Return what a model's use is evaluated by: its answers to validation samples, and what it was trained on."""
+    """Return the outcome for the diagnoses of usefulness: predictions on validation samples, and training data."""
     dataset, training = plan.dataset, plan.config.training
     has_sides = modality_of(bundle.spec).axes == 2
     return Outcome(
@@ -655,7 +654,7 @@ def _describe_outcome(plan: Plan, bundle: DataBundle, answers: SplitLogits, epoc
 
 
 def _is_kept(artifact: Artifact, folder: Path) -> bool:
-    """Whether a run's folder holds these very weights already, as that of a finished run that is gone on with."""
+    """Whether a run's folder has these weights already, as after resuming a finished run."""
     try:
         return load_artifact(folder).digest == artifact.digest
     except (PathError, ArtifactError):
@@ -705,7 +704,7 @@ def _has_refit_teacher(plan: Plan) -> bool:
 
 
 def _check_ending(plan: Plan, result: FitResult, diagnoses: Sequence[Diagnosis] = ()) -> None:
-    """Raise where the run ended before its time; say why, and what is kept."""
+    """Raise an error where the run ended early, with the reason and what is kept."""
     best = result.best
     kept = (
         f"the best weights so far (epoch {best.epoch}, validation accuracy {best.val_accuracy:.2%}) are in {plan.out}"
@@ -738,8 +737,8 @@ def evaluate_run(
 ) -> RunResult:
     """Evaluate the artifact from raw samples and save it with `metrics.json`, report and model card, in one step.
 
-    `val_answers` are those on the validation split. The latencies in other runtimes and explanations, which take
-    longer than that, are for `falconet.reporting.update_report` to add.
+    `val_answers` are the logits on the validation split. Latencies in other runtimes and explanations, which take
+    longer, are added by `falconet.reporting.update_report`.
     """
     dataset = plan.dataset
     report, answers = report_on(

@@ -17,12 +17,12 @@ from falconet.errors import ConfigError, UnknownNameError, abridge
 _T = TypeVar("_T")
 
 TEXT_LIMIT = 1_000_000
-"""Characters of a YAML text."""
+"""Most characters of a YAML text."""
 _NODE_LIMIT = 10_000
-"""Keys and values of one, an alias counting as what it stands for: a few lines can stand for more than memory holds."""
+"""Most keys and values of a YAML text, aliases expanded: a few lines can stand for more than memory holds."""
 _DEPTH_LIMIT = 40
 _DIGIT_LIMIT = 400
-"""Characters of a number in one."""
+"""Most characters of a number in a YAML text."""
 
 _TEXT_TAG, _NULL_TAG, _MERGE_TAG = (f"tag:yaml.org,2002:{name}" for name in ("str", "null", "merge"))
 _NUMBER_TAGS = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
@@ -36,7 +36,7 @@ class _SettingsLoader(yaml.SafeLoader):
         self.count = 0
         self.depth = 0
         self.sizes: dict[yaml.Node, int] = {}
-        """Of nodes that are complete, and so may be referred to."""
+        """Number of keys and values of each complete node, which aliases may refer to."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         mark, before = self.peek_event().start_mark, self.count  # type: ignore[no-untyped-call]
@@ -120,9 +120,9 @@ def _list_items(node: yaml.Node) -> list[yaml.Node]:
 
 
 SPARSE = "sparse"
-"""Marks, in a field's metadata, what is written only where it is not the default: files of before stay as they are."""
+"""Key in a field's metadata: it is written only where it is not the default, so that older files stay as they are."""
 KEY = "key"
-"""Names, in a field's metadata, the key that it has in files, where that is another than its name."""
+"""Key in a field's metadata for the field's name in files, where that differs from its name."""
 
 
 def from_mapping(kind: type[_T], values: Any, path: str = "") -> _T:

@@ -27,18 +27,18 @@ from falconet.errors import ArtifactError, FalconetError, RunExistsError, Storag
 _T = TypeVar("_T")
 
 _PARTIAL = ".partial"
-"""Ends the name of a file that is still being written."""
+"""Suffix of a file that is still being written."""
 _LOCK, _SWAP = ".lock", ".swap"
-"""End the hidden names of what a folder's owner holds, and of the folder of files that are to take their places."""
+"""Suffixes of the hidden names of a folder's lock, and of the folder of files that are about to be put into place."""
 _PLAN_FILE, _NEW_FOLDER = "plan.json", "new"
-"""In a swap's folder: which files come and go, and those that come."""
+"""Contents of a swap's folder: the plan of which files come and go, and the folder of those that come."""
 _HELD: dict[Path, tuple[int, int]] = {}
-"""Files of the locks that this process holds, and what tells each from one that another process makes there.
+"""Files of the locks that this process holds, with their device and inode, which another process's file would not have.
 
-Each is there by its real path and by the one that it was asked for, on which a link may come to lie.
+Each is listed by its real path and by the path as given, which may later become a link.
 """
 _PATIENCE = 30.0
-"""Seconds for which a reader waits for a swap, which takes milliseconds."""
+"""Longest time in seconds that a reader waits for a swap, which takes milliseconds."""
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -305,7 +305,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def parse_json(path: Path, content: bytes) -> dict[str, Any]:
-    """`read_json`, of what was read already."""
+    """Parse the JSON object that was read from `path`; see `read_json`."""
     try:
         found = json.loads(content.decode("utf-8"))
     except RecursionError as error:
@@ -318,7 +318,7 @@ def parse_json(path: Path, content: bytes) -> dict[str, Any]:
 
 
 _MAX_DESCRIPTION = 1 << 21
-"""Bytes, of which each tensor takes some hundred."""
+"""Most bytes of the description of tensors, each of which takes about a hundred."""
 
 
 def check_safetensors(content: bytes) -> None:
@@ -332,7 +332,7 @@ def check_safetensors(content: bytes) -> None:
 
 
 _OPTIONAL_FLAGS = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-"""Opening a FIFO waits for its other end without the first; systems lack one or another."""
+"""Flags for opening files that some systems lack; without the first, opening a FIFO waits for its other end."""
 
 
 def open_regular(path: str | Path, *, follow: bool = True) -> BinaryIO:

@@ -1,9 +1,9 @@
-"""Training with synthetic samples beside the real ones, kept only where validation data say that they help.
+"""Training with synthetic samples beside the real ones, kept only where they help on the validation split.
 
-What is made: images by a generator (`falconet.generation.flow`), series as barycenters of pairs
+There are images from a generator (`falconet.generation.flow`), series as barycenters of pairs
 (`falconet.data.barycenters`), texts by edits of their tokens (`falconet.data.transforms`). Whether such samples help
-differs from data set to data set, so that it is never taken for granted: the same network is trained with and without
-them, by the same number of steps, and the validation split decides.
+differs from data set to data set: so the same network is trained with and without them, for the same number of steps,
+and the validation split decides.
 """
 
 from __future__ import annotations
@@ -46,33 +46,33 @@ from falconet.training import Callback
 from falconet.training.loop import notify
 
 SIGNIFICANT = 0.05
-"""Two-sided p-value below which a gain counts as more than chance."""
+"""Two-sided p-value below which a gain is significant."""
 
 _EDITS = TextAugmentation(delete=0.1, swap=0.1)
-"""Of texts: a tenth of the tokens for each edit, about where Wei and Zou (EDA. EMNLP, 2019) found most gain."""
+"""Edits of texts, each of a tenth of the tokens, about where Wei and Zou (EDA. EMNLP, 2019) found most gain."""
 
 _CHUNK = 64
-"""Series that are averaged at once."""
+"""Series in a batch of barycenters."""
 
 
 @dataclass(frozen=True)
 class SyntheticTrial:
-    """What synthetic samples changed on the validation split; fractions of 0 to 1."""
+    """The effect of synthetic samples on the validation split; fractions of 0 to 1."""
 
     per_class: int
-    """Samples of each class that were asked for."""
+    """Number of synthetic samples requested for each class."""
     made: int
-    """Of all classes."""
+    """Number of synthetic samples of all classes."""
     n: int
-    """Validation samples, all real."""
+    """Number of validation samples, all real."""
     accuracy_without: float
     accuracy_with: float
     difference: float
-    """With less without."""
+    """Accuracy with synthetic samples minus accuracy without."""
     difference_ci: tuple[float, float]
-    """95 %; of these two networks, on other samples."""
+    """95% interval of the difference of these two networks on new samples."""
     p_value: float
-    """Two-sided: of so large a difference between networks that are equally good."""
+    """Two-sided p-value of the difference: the probability that equally good networks differ as much or more."""
     kept: bool
     """Whether the run's model is the one that was trained with synthetic samples."""
 
@@ -91,12 +91,12 @@ class SyntheticTrial:
 def train_with_synthetic(
     plan: Plan, per_class: int, *, config: FlowConfig | None = None, callbacks: Sequence[Callback] = ()
 ) -> tuple[RunResult, SyntheticTrial]:
-    """Carry out a plan, then again with `per_class` synthetic samples of each class; keep these where they help.
+    """Run a plan, then again with `per_class` synthetic samples of each class, and keep the better model.
 
     Both runs take the same number of steps from the same initial weights: an epoch of the second draws as many samples
     as there are real ones. Synthetic samples follow from training samples and seed alone, and neither validation nor
-    test has any. The second model takes the first one's place in `plan.out` where its validation accuracy is higher by
-    more than chance (see `compare_models`); `metrics.json` and `synthetic.json` there say what was found either way.
+    test has any. The second model replaces the first one in `plan.out` where its validation accuracy is significantly
+    higher (see `compare_models`); `metrics.json` and `synthetic.json` there have the result either way.
     `config` is that of the generator of images; None: its defaults, with the plan's seed. Raises what `execute` and
     `train_flow` do, ConfigError for images too large to generate, DataError where no class has what it takes,
     UsageError for several processes.
@@ -131,7 +131,7 @@ def train_with_synthetic(
 
 
 def check_begun(plan: Plan, per_class: int | None) -> None:
-    """Raise UsageError where a run that goes on was begun with another number of synthetic samples, or None."""
+    """Raise UsageError where a resumed run was begun with another number of synthetic samples, or without them."""
     file = plan.out / SYNTHETIC_FILE
     if not file.is_file():
         return
@@ -153,7 +153,7 @@ def _check_size(train: Loader) -> None:
 
 
 def _make_samples(train: Loader, per_class: int, seed: int, config: FlowConfig) -> ExtraSamples:
-    """Return synthetic samples of each class that training samples allow, prepared as they are.
+    """Return synthetic samples of each class for which training has enough samples, prepared like these.
 
     Barycenters need two samples of a class. Raises DataError where nothing can be made.
     """
@@ -185,7 +185,7 @@ def _make_samples(train: Loader, per_class: int, seed: int, config: FlowConfig) 
 def _draw_origins(
     labels: Int64[Tensor, " made"], known: Int64[Tensor, " samples"], generator: torch.Generator
 ) -> Int64[Tensor, " made"]:
-    """Draw a training sample of each label's class, each of a class as often as the others or once less or more."""
+    """Draw a training sample of each label's class; those of a class are drawn equally often, or once more or less."""
     origins = torch.empty_like(labels)
     for label in torch.unique(labels).tolist():
         wanted = labels == label
@@ -196,7 +196,7 @@ def _draw_origins(
 
 
 def _compare_runs(dataset: Dataset, without: Path, with_: Path, per_class: int, made: int) -> SyntheticTrial:
-    """Compare two runs' models on the validation split that both have."""
+    """Compare two runs' models on their common validation split."""
     first, second = (_find_right(dataset, folder) for folder in (without, with_))
     test = compare_models(second[None], first[None])
     return SyntheticTrial(
@@ -213,14 +213,14 @@ def _compare_runs(dataset: Dataset, without: Path, with_: Path, per_class: int, 
 
 
 def _find_right(dataset: Dataset, folder: Path) -> Bool[np.ndarray, " samples"]:
-    """Return which validation samples a run's model answers right."""
+    """Return which validation samples a run's model predicts correctly."""
     answers = predict_split(load_artifact(folder), dataset, "val")
     right: Bool[np.ndarray, " samples"] = answers.logits.argmax(axis=1) == answers.split.labels
     return right
 
 
 def _finish_trial(out: Path, other: Path, trial: SyntheticTrial) -> None:
-    """Write down what came of synthetic samples, and put their model in the first one's place where it is kept."""
+    """Write the result of synthetic samples, and replace the first model by theirs where it is kept."""
     facts = to_mapping(trial)
     with hold(out):
         if trial.kept:

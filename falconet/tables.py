@@ -24,39 +24,39 @@ if TYPE_CHECKING:
     import pyarrow
 
 _FORMATS = (".csv", ".jsonl", ".parquet")
-"""That are written."""
+"""Suffixes of tables that are written."""
 READABLE = (".csv", ".tsv", ".jsonl", ".parquet")
 _LOOSE = (".txt", ".data", ".dat", "")
-"""How files may end too that hold a table with separators; their content tells."""
+"""Further suffixes of files that may hold separated values; their content tells."""
 
 MAX_BYTES = 2**30
-"""What one file may become in memory, where nobody says otherwise."""
+"""Most bytes of one file in memory, by default."""
 _FREE_BYTES, _EXPANSION = 1 << 25, 1024
-"""What the pages of a Parquet file may unpack to, and so much more for each of its bytes: what deflate can do at most.
-Other compressions have no such limit."""
+"""Most bytes that the pages of a Parquet file may unpack to, and further ones for each byte of the file: the best of
+Deflate. Other compressions have no such limit."""
 FREE_ROWS, _ROWS_A_BYTE = 1 << 18, 16
-"""Of a Parquet file: values that repeat take no bytes, but each row takes time and memory."""
+"""Most rows of a Parquet file, and further ones for each of its bytes: repeated values are free, but rows are not."""
 CELL_BYTES = 56
-"""What a cell takes besides its characters: an object and a reference to it."""
+"""Bytes in memory of a cell besides its characters: an object and a reference to it."""
 
 _ROW_BYTES = 128
-"""What a row takes besides its cells, once it is a sample: its name, hash and label, and references to them."""
+"""Bytes in memory of a row besides its cells, once it is a sample: its name, hash and label, and references to them."""
 
 _GROUP_COPIES = 4
-"""Of a group of rows of a Parquet file, while it is read."""
+"""Copies of a row group of a Parquet file in memory, while it is read."""
 
 PART_ROWS, _PART_BYTES = 4096, 1 << 26
-"""At most so many rows, which take about so much memory, are held where a table is read in parts."""
+"""Most rows, and approximately most bytes, that are held where a table is read in parts."""
 
 _DELIMITERS = (",", ";", "\t", "|")
 _FIRST_LINES = 50
-"""Lines that tell how a table is laid out."""
+"""Lines by which the layout of a table is recognized."""
 _FIRST_CELLS = 1000
-"""Cells of a column that tell whether the first row is a header."""
+"""Cells of a column by which a header is recognized."""
 REREAD_LIMIT = 10_000_000
-"""Lines read again after quotes that are never closed, before the file is given up: each may take the whole rest."""
+"""Most lines that are read again after quotes that are never closed: each may take the whole rest of the file."""
 KEY_LIMIT = 10_000
-"""Different keys in JSON lines: more are not columns but data, and would fill the memory with missing cells."""
+"""Most different keys in JSON lines: more are not columns but data, and would fill the memory with missing cells."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,21 +65,21 @@ class Table:
 
     path: Path
     columns: Mapping[str, Sequence[Any]]
-    """By name. Cells of CSV and TSV are strings; those of JSON lines and Parquet what they are, None where missing."""
+    """Cells by column: strings for CSV and TSV; typed for JSON lines and Parquet, with None where missing."""
     lines: Sequence[int]
     """Where each row begins: a line of the file from 1, or the row's number from 1 in Parquet."""
     damaged: tuple[tuple[int, str], ...] = ()
     """Rows that were skipped: (line, reason)."""
     notes: tuple[str, ...] = ()
-    """What had to be guessed to read it."""
+    """Guesses that were needed to read the table."""
     delimiter: str = ","
-    """What separates its cells."""
+    """Separator of the cells."""
     counted: bool = False
-    """Whether there is no header, so that the columns are called 1, 2, ...."""
+    """Whether there is no header, so that the columns are called 1, 2, and so on."""
 
 
 _Row = tuple[int, list[str], str]
-"""Line, cells and, of a damaged row, the reason."""
+"""Line, cells and, for a damaged row, the reason."""
 
 
 def check_table_path(path: Path) -> None:
@@ -319,7 +319,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _UTF_7 = re.compile(rb"\+/v[89+/]")
-"""The byte order mark in UTF-7."""
+"""Byte order mark in UTF-7."""
 
 
 def _find_encoding(path: Path) -> str:
@@ -368,7 +368,7 @@ _FOREIGN_FILES = (
     (rb"(?i:\s*<(?:!doctype html|html)\b)", "a web page", "download the table itself"),
     (rb"version https://git-lfs\.github\.com/", "a pointer of Git LFS", "fetch the file by `git lfs pull`"),
 )
-"""What files that are called tables are at times: how they begin, what that is, and what to do about it."""
+"""Other formats that files called tables have at times: their beginning, their name, and advice."""
 
 
 def _check_content(path: Path) -> None:
@@ -385,10 +385,10 @@ def _open_text(path: Path, encoding: str, errors: str = "surrogateescape", newli
 
 
 _FOREIGN = re.compile("[\udc80-\udcff]")
-"""Bytes that are no UTF-8, as they were read."""
+"""Bytes that are no UTF-8, as surrogates."""
 _WIDE = re.compile("[^\x00-\x7f\udc80-\udcff]")
 _UNUSED = re.compile("[\udc81\udc8d\udc8f\udc90\udc9d]")
-"""Bytes that Windows-1252 has no character for."""
+"""Bytes without a character in Windows-1252, as surrogates."""
 
 
 def _is_windows(path: Path) -> bool:
@@ -422,15 +422,15 @@ class _Lines:
         self.max_bytes = max_bytes
         self.given_back: deque[str] = deque()
         self.reread = 0
-        """How many lines were given back so far."""
+        """Number of lines that were given back so far."""
         self.row: list[str] = []
         """Lines of the row that was read last."""
         self.held = 0
-        """Characters of these."""
+        """Number of characters of the row that was read last."""
         self.begin = layout.skipped + 1
-        """Its first line's number in the file."""
+        """Number of this row's first line in the file."""
         self.is_open = False
-        """Whether its quotes were never closed."""
+        """Whether quotes in this row were never closed."""
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -577,16 +577,16 @@ def _strip_name(cell: str) -> str:
 
 @dataclass(frozen=True)
 class _KeyFormat:
-    """How rows stand in a file of separated values."""
+    """Layout of a file of separated values."""
 
     delimiter: str
-    """A space: any white space."""
+    """Separator of the cells; a space: any white space."""
     skipped: int
-    """Lines above the first row."""
+    """Number of lines above the first row."""
     marked: bool
     """Whether `#` stands before the first row."""
     quote: str = '"'
-    """What stands around cells that hold separators."""
+    """Quote around cells that hold separators."""
     notes: tuple[str, ...] = ()
 
 
@@ -645,7 +645,7 @@ def _find_delimiter(path: Path, rows: Sequence[str]) -> str:
 
 
 def _parse_rows(path: Path, file: Iterable[str], layout: _KeyFormat, valid: bool, max_bytes: int) -> Iterator[_Row]:
-    """Yield line, cells and, of a damaged row, the reason; the first row tells the number of cells."""
+    """Yield line, cells and, for a damaged row, the reason; the first row sets the number of cells."""
     rest: Iterator[str] = islice(file, layout.skipped, None)
     if layout.delimiter == " ":
         rest = (f"{line.strip()}\n" for line in rest)
@@ -678,11 +678,11 @@ _NOTHING = (
     *("#n/a", "#n/a n/a", "#na", "#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!"),
     *("1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"),
 )
-"""What pandas reads as missing, what SAS, Stata and R write for it, and what spreadsheets write for an error."""
+"""Words that pandas reads as missing, that SAS, Stata and R write for it, and that spreadsheets write for an error."""
 
 
 ABSENT = frozenset(spell(word) for word in _NOTHING for spell in (str.lower, str.upper, str.capitalize))
-"""What stands in cells of numbers for a missing one, besides nothing and NaN."""
+"""Words for a missing number in a cell, besides nothing and NaN."""
 
 
 def _is_data(first: Sequence[str], columns: Sequence[Sequence[str]]) -> bool:

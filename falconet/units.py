@@ -13,7 +13,7 @@ _BYTES = MappingProxyType({"b": 1, "kb": 1000, "mb": 10**6, "gb": 10**9, "kib": 
 _SIZES = MappingProxyType({**_COUNTS, **_BYTES})
 _LATENCIES = MappingProxyType({"us": 1e-3, "ms": 1.0, "s": 1e3})
 _TIMES = MappingProxyType({"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0})
-"""Units by their lower-case names, in bytes, milliseconds and seconds."""
+"""Units by their lower-case names: sizes in bytes, latencies in milliseconds, times in seconds."""
 
 
 def parse_size(text: str, name: str = "size") -> int:

@@ -194,7 +194,7 @@ def test_evaluate(capsys: Capture, trained: RunResult) -> None:
 
 def test_evaluate_answers_more_questions(capsys: Capture, trained: RunResult, make_folder: FolderMaker) -> None:
     photos = str(make_folder(classes=("cat",)))
-    options = ("--against", str(trained.out), "--ood", photos, "--precision", "0.9")
+    options = ("--against", str(trained.out), "--ood", photos, "--target-accuracy", "0.9")
     result = run_json(capsys, "evaluate", str(trained.out), "digits", *options)
     assert result["against"]["both"] + result["against"]["neither"] == result["n"]
     assert result["ood"]["n"] == 12

@@ -103,7 +103,7 @@ def test_validation_samples_no_longer_evaluate_it(plain: RunResult, refitted: Ru
     told = evaluate(refitted.out, "digits", split="val").notes
     assert any("refit on its validation samples too" in note for note in told)
     assert not any("refit" in note for note in evaluate(plain.out, "digits", split="val").notes)
-    chosen = [evaluate(one.out, "digits", precision=0.5).abstention for one in (plain, refitted)]
+    chosen = [evaluate(one.out, "digits", target_accuracy=0.5).abstention for one in (plain, refitted)]
     assert [one.chosen.split for one in chosen if one and one.chosen] == ["val", "test"]
     with pytest.raises(DataError, match="found one trained with --refit: train it without"):
         read_data(load_artifact(refitted.out), "digits", None)

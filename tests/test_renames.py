@@ -134,6 +134,12 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     said = capsys.readouterr()
     assert "--no-preprocessing" in said.out
     assert "--raw" not in said.out
+    assert run(["evaluate", str(out), "digits", "--precision", "0.5", "--json"]) == 0
+    said = capsys.readouterr()
+    assert said.err.count("note: --precision is now --target-accuracy\n") == 1
+    assert json.loads(said.out)["abstention"]["precision"] == 0.5
+    assert run(["evaluate", "--help"]) == 0
+    assert "--precision" not in capsys.readouterr().out
 
 
 def as_first_edition(out: Path) -> None:

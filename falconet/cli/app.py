@@ -1,4 +1,4 @@
-"""The application that verbs are hung into, the options that several of them share, and how it ends."""
+"""The typer application, the options that several verbs share, and its exit codes."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ app = typer.Typer(
 )
 
 _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
-"""The base of all mistakes that typer itself finds; it keeps the class in a private module."""
+"""Base class of all errors of usage that typer itself raises; it keeps the class in a private module."""
 
 _INTERRUPTED = 130
-"""What typer returns after Ctrl-C."""
+"""Exit code that typer returns after Ctrl-C."""
 
 _SPINS = "2000"
-"""Rounds that a thread of torch's waits for the others before it sleeps.
+"""Rounds for which a thread of torch's spins, waiting for others, before it sleeps.
 
 By default it is some hundred thousand, milliseconds, in which it takes the processor from those that it waits for
 wherever other work runs beside: one run beside other work took 111 s so, and 29 s with this. Steps on a machine of
@@ -51,17 +51,17 @@ ModelFolder = Annotated[
     Path, typer.Argument(metavar="DIR", help="Folder of a trained model, or hf:owner/name[@revision].")
 ]
 DataRoot = Annotated[
-    Path | None, typer.Option(help="Where named data sets are kept and downloaded to.", envvar="FALCONET_DATA")
+    Path | None, typer.Option(help="Folder of named data sets, which are downloaded to it.", envvar="FALCONET_DATA")
 ]
 Groups = Annotated[
-    str | None, typer.Option(metavar="COLUMN", help="Keep samples of one person, device, page on one side of a split.")
+    str | None, typer.Option(metavar="COLUMN", help="Column of groups, such as persons, that no split divides.")
 ]
 Follow = Annotated[
-    bool, typer.Option("--follow", help="Read files that links, .. or absolute paths lead to outside the source.")
+    bool, typer.Option("--follow", help="Also read files outside the source, by links, .. or absolute paths.")
 ]
 Assignments = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One setting, as data.columns.label=intent."),
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One setting, such as data.columns.label=intent."),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse unreadable files instead of skipping them.")]
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on standard output.")]
@@ -83,7 +83,7 @@ def main() -> None:
         os.environ["GOMP_SPINCOUNT"] = _SPINS  # Read when torch is loaded.
     try:
         code = run(sys.argv[1:])
-    except KeyboardInterrupt:  # Another one, while it was said that one has come.
+    except KeyboardInterrupt:  # A second one, while the first was reported.
         code = 1
     interruption.unwatch()
     for stream in (sys.stdout, sys.stderr):
@@ -130,7 +130,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _describe_unexpected(error: Exception) -> str:
-    """Return what is said of an error that nobody raised on purpose: lack of memory, which file, or where to look."""
+    """Return the message for an unexpected error: lack of memory, which file, or where to look."""
     if lacks_memory(error):
         found = str(error) or type(error).__name__
         return f"out of memory ({found}): free some, or let this process have more (ulimit -v)"
@@ -181,7 +181,7 @@ def _name_option(message: str, arguments: list[str]) -> str:
 
 
 _MAX_LINE = 4000
-"""Characters of an error, of which more than a screen would tell nobody anything."""
+"""Most characters of an error's line; longer ones are cut in the middle."""
 
 
 def fail(message: str, code: int) -> int:

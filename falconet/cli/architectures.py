@@ -23,7 +23,7 @@ def demo(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """The whole story on the embedded digits, in under a minute."""
+    """Train, evaluate and report models of the embedded digits, in under a minute."""
     from falconet import terminal
     from falconet.demonstration import demonstrate
 
@@ -85,7 +85,7 @@ def _format_row(row: dict[str, Any]) -> tuple[str, ...]:
 def models(
     pattern: Annotated[str, typer.Argument(help="Part of a name, or a shell pattern.")] = "*",
     pretrained: Annotated[
-        bool, typer.Option("--pretrained", help="Only weights that need no network: license, size, source.")
+        bool, typer.Option("--pretrained", help="List published weights that load offline: license, size, source.")
     ] = False,
     json: Json = False,
     debug: Debug = False,
@@ -152,7 +152,7 @@ def _list_weights(pattern: str, names: Sequence[str], json: bool) -> None:
 @app.command()
 def summary(
     model: Annotated[str, typer.Argument(help="A name that `falconet models` lists.")],
-    shape: Annotated[str | None, typer.Option("--input", help="Size of a sample, as 3x224x224.")] = None,
+    shape: Annotated[str | None, typer.Option("--input", help="Shape of a sample, such as 3x224x224.")] = None,
     kind: Annotated[str | None, typer.Option(help="image, series or text, for a model that takes several.")] = None,
     classes: Annotated[int | None, typer.Option(help="Number of classes.", min=2)] = None,
     settings: Assignments = None,

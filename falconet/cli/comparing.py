@@ -19,7 +19,7 @@ def compare(
             metavar="A,B,...", help="Names that `falconet models` lists, NAME@RECIPE, or trained models' folders."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the runs and the comparison; goes on with one begun there.")],
+    out: Annotated[Path, typer.Option(help="Folder for the runs and the comparison; one begun there is resumed.")],
     seeds: Annotated[int, typer.Option(help="Runs of each model.")] = 3,
     folds: Annotated[
         int | None,

@@ -74,12 +74,12 @@ def _format_interval(interval: tuple[float, float] | None) -> str:
 
 
 def _print_abstention(found: Abstention) -> None:
-    """Print from which confidence on a model is as often right as was wanted, and what that costs."""
+    """Print the confidence threshold for the wanted accuracy, and its coverage."""
     print_line()
     if found.threshold is None or found.chosen is None or found.judged is None:
-        print_line(f"precision {found.precision:.2%}: no confidence gives it; ask for less")
+        print_line(f"accuracy {found.precision:.2%}: no confidence gives it; ask for less")
         return
-    print_line(f"precision {found.precision:.2%} wanted: answers from a confidence of {found.threshold:.4f} on")
+    print_line(f"accuracy {found.precision:.2%} wanted: answers from a confidence of {found.threshold:.4f} on")
     rows = [("chosen", *_list_answered(found.chosen)), ("evaluated", *_list_answered(found.judged))]
     print_table(("", "split", "answered", "coverage", "accuracy", "95%"), rows)
     if found.chosen.split == found.judged.split:
@@ -87,13 +87,13 @@ def _print_abstention(found: Abstention) -> None:
 
 
 def _list_answered(found: Answered) -> tuple[str, ...]:
-    """Return the row of a split of which a model answers a part."""
+    """Return the row of a split: its predictions above the threshold, coverage and accuracy."""
     accuracy, interval = _format_fraction(found.accuracy), _format_interval(found.accuracy_ci)
     return found.split, f"{found.n:,}", f"{found.coverage:.2%}", accuracy, interval
 
 
 def _print_paired(paired: PairedComparison) -> None:
-    """Print two models' answers side by side, and whether their difference may be chance."""
+    """Print two models' results side by side, with a test of their difference."""
     print_line()
     print_line(f"against {paired.other}: {paired.accuracy:.2%} to {paired.other_accuracy:.2%}, n = {paired.n:,}")
     ends = paired.difference_ci
@@ -109,11 +109,11 @@ def _print_paired(paired: PairedComparison) -> None:
 
 
 _SLICES = 20
-"""Parts of a split that are shown, the worst ones."""
+"""Most slices that are shown, the worst ones."""
 
 
 def _print_slices(found: Slices) -> None:
-    """Print the worst parts of a split."""
+    """Print the worst slices of a split."""
     print_line()
     rows = [
         (part.value or "(nothing)", f"{part.accuracy:.2%}", _format_interval(part.accuracy_ci), f"{part.n:,}")
@@ -163,7 +163,7 @@ def _print_robustness(robustness: Robustness) -> None:
 
 
 def _print_costs(costs: Costs) -> None:
-    """Print what answers cost."""
+    """Print the costs of predictions."""
     print_line()
     print_line(f"costs of answers, from raw samples in memory to logits (threads of torch: {costs.threads})")
     latencies = (("1", costs.latency_ms), (f"{costs.batch}", costs.batch_latency_ms))

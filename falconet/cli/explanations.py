@@ -1,4 +1,4 @@
-"""The verb that shows why a model answers as it does: explain."""
+"""The verb explain."""
 
 from __future__ import annotations
 
@@ -30,23 +30,21 @@ def explain(
         str | None,
         typer.Option(
             metavar="NAME|all",
-            help="Default: the first that the network allows of gradcam, integrated_gradients, occlusion.",
+            help="Attribution method. Default: the first possible of gradcam, integrated_gradients, occlusion.",
         ),
     ] = None,
     report: Annotated[
         bool,
-        typer.Option(
-            "--report", help="Look into the model with a SOURCE: errors, least confident predictions, layers."
-        ),
+        typer.Option("--report", help="Examine the model on a SOURCE: errors, least confident predictions, layers."),
     ] = False,
-    classes: Annotated[int, typer.Option(help="Explain each sample's so many most probable classes.", min=1)] = 1,
+    classes: Annotated[int, typer.Option(help="Number of most probable classes to explain.", min=1)] = 1,
     samples: Annotated[
         int,
         typer.Option(
-            help="Of a SOURCE: samples; with --report errors, and as many least confident predictions.", min=1
+            help="Number of samples of a SOURCE; with --report, of errors, and of least confident predictions.", min=1
         ),
     ] = 8,
-    split: Annotated[str, typer.Option(help="Of a SOURCE: train, val, test or all.")] = "test",
+    split: Annotated[str, typer.Option(help="Split of a SOURCE: train, val, test or all.")] = "test",
     follow: Follow = False,
     settings: Assignments = None,
     data_root: DataRoot = None,
@@ -54,7 +52,7 @@ def explain(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show why a model answers so, and how far each explanation may be trusted."""
+    """Explain a model's predictions, and show how far each explanation can be trusted."""
     from falconet.catalog import check_source
     from falconet.model_files import check_artifact
 

@@ -23,26 +23,26 @@ def export(
     to: Annotated[
         str, typer.Option(metavar="TARGET", help="onnx, onnx-int8, openvino, executorch, torch (.pt2) or triton.")
     ],
-    out: Annotated[Path, typer.Option(metavar="PATH", help="The file; for triton the folder of the repository.")],
+    out: Annotated[Path, typer.Option(metavar="PATH", help="File to write; for triton, folder of the repository.")],
     no_preprocessing: Annotated[
-        bool, typer.Option("--no-preprocessing", help="The bare network: normalized input to logits.")
+        bool, typer.Option("--no-preprocessing", help="Export the bare network: normalized input to logits.")
     ] = False,
     raw: Annotated[bool, typer.Option("--raw", hidden=True)] = False,
     max_drop: Annotated[
-        float, typer.Option(metavar="POINTS", help="Of accuracy, that onnx-int8 may lose; more is refused.")
+        float, typer.Option(metavar="POINTS", help="Points of accuracy that onnx-int8 may lose; more is refused.")
     ] = MAX_DROP,
     source: Annotated[
         str | None,
         typer.Option(metavar="SOURCE", help="Samples to compare on, if not the validation split of the model's data."),
     ] = None,
     license: Annotated[
-        str, typer.Option(metavar="ID", help="What the file says of its license, such as apache-2.0.")
+        str, typer.Option(metavar="ID", help="License that the file states, such as apache-2.0.")
     ] = UNSTATED,
     data_root: DataRoot = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write a trained model for another runtime, if it answers there as it does here."""
+    """Export a trained model for another runtime, if it predicts there as it does here."""
     from falconet.catalog import check_source
     from falconet.model_files import check_artifact
 
@@ -73,7 +73,7 @@ def export(
 
 
 def print_export(result: Export) -> None:
-    """Print what was written, how alike it answers, and how fast."""
+    """Print what was written, its parity with the model, and its latency."""
     from falconet import terminal
 
     terminal.print_line(f"{result.path}: {result.target}, {result.bytes:,} bytes")
@@ -97,7 +97,7 @@ def print_export(result: Export) -> None:
 
 
 def _describe_parity(parity: Parity) -> list[str]:
-    """Return lines about how an export answers beside the model."""
+    """Return lines about an export's parity with the model."""
     text = (
         f"parity: largest difference of a probability {parity.max_abs_difference:.2g}, {parity.agreement:.2%} equal "
         f"answers on {parity.n:,} {parity.samples}"

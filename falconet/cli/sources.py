@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from falconet.data.checks import DataReport
 
 _SHAPES = 6
-"""Sizes of images that are named."""
+"""Most sizes of images that are listed."""
 
 
 @app.command()

@@ -53,7 +53,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in
 Config = Annotated[Path | None, typer.Option(help="YAML file of settings.")]
 ClassWeights = Annotated[
     str | None,
-    typer.Option(help="Weights of classes in the loss. balanced: n / (classes * n of the class); effective: less so."),
+    typer.Option(help="Class weights in the loss. balanced: n / (classes * n of the class); effective: less so."),
 ]
 Balance = Annotated[str | None, typer.Option(help="balanced: an epoch draws all classes equally often.")]
 _Weights = Annotated[
@@ -80,7 +80,7 @@ Time = Annotated[
     typer.Option(
         "--time",
         metavar="T",
-        help="How long it may take, about: 90s, 10m, 1h; 10m where no model is asked for. Epochs follow from it.",
+        help="Approximate time limit, which sets the epochs: 90s, 10m, 1h. Default without --model: 10m.",
     ),
 ]
 Refit = Annotated[
@@ -202,7 +202,7 @@ def train(
     )
     if synthetic is not None:
         plan = replace(plan, probe_candidates=())  # A linear probe takes no steps that could be compared.
-    # Of several processes that torchrun has started, the first one speaks.
+    # Of several processes that torchrun has started, only the first one prints.
     is_main = os.environ.get("RANK", "0") == "0"
     if is_main:
         _announce(plan, resume)
@@ -217,13 +217,13 @@ def train(
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What is shown of a run."""
+    """Results of a run that are shown."""
 
     result: RunResult
     trial: SyntheticTrial | None = None
-    """What came of synthetic samples."""
+    """Result of training with synthetic samples."""
     teacher: RunResult | None = None
-    """Whose answers the result's network learned."""
+    """Run of the teacher that the result's network was distilled from."""
 
 
 def _run_plan(
@@ -291,7 +291,7 @@ def _announce(plan: Plan, resume: bool) -> None:
 def show_result(
     result: RunResult, json: bool, trial: SyntheticTrial | None = None, teacher: RunResult | None = None
 ) -> None:
-    """Print what a run came to; of a student, beside its teacher."""
+    """Print the results of a run; those of a student beside its teacher's."""
     from falconet import terminal
     from falconet.training.energy import energy_facts
     from falconet.training.usefulness import warn_useless
@@ -345,7 +345,7 @@ def show_result(
 
 
 def _describe_student(teacher: RunResult, student: RunResult) -> str:
-    """Return in a line what a teacher and its student come to, in accuracy and bytes of their weights."""
+    """Return a line with the accuracy and bytes of a teacher and its student."""
     runs = (("teacher", teacher), ("student", student))
     return "; ".join(
         f"{role} {run.architecture}: test accuracy {run.test.accuracy:.2%}, {run.report.bytes:,} bytes, in {run.out}"

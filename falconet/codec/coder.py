@@ -133,7 +133,7 @@ TOO_MANY = f"wanted at most {_FREE_DECISIONS} decisions, and {_DECISIONS_A_BYTE}
 
 
 def count_allowed(length: int) -> int:
-    """Return how many decisions a file of so many bytes may hold."""
+    """Return how many decisions a file of `length` bytes may hold."""
     return _FREE_DECISIONS + _DECISIONS_A_BYTE * length
 
 

@@ -1,8 +1,8 @@
 """Arrays of integers, most of them small and many of them zero <-> binary decisions.
 
-First come the positions of nonzero integers, then their signs, then their magnitudes. Every decision has a logit that is a
-sum of terms: one for all decisions alike, and one each for the row (axis 0), the column (axis 1), the kernel (both) and
-the position in the kernel (the remaining axes), learned from what was coded before. So that each of these is known
+First come the positions of nonzero integers, then signs, then magnitudes. Every decision has a logit that is a sum of
+terms: one for all decisions alike, and one each for the row (axis 0), the column (axis 1), the kernel (both) and the
+position in the kernel (the remaining axes), learned from what was coded before. So that each of these is known
 early, elements are coded in passes: the diagonals (row + column + 7 * position) mod 32, in groups that grow.
 """
 

@@ -1,4 +1,4 @@
-"""What is to be compared, and on which terms; mistakes in them are told before data are read. Imports no torch."""
+"""The models and settings of a comparison, checked before data are read. Imports no torch."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from falconet.training import TrainConfig
 from falconet.training.config import CHANGEABLE_ON_RESUME
 
 _TERMS_FILE = "terms.json"
-"""Says of a folder that it holds a comparison, and what all its runs have in common."""
+"""File that marks the folder of a comparison and holds the settings that all its runs share."""
 _RESERVED = {"model.name": "is what `models` says", "training.seed": "goes from 0 to seeds - 1"}
-"""Settings that a comparison gives to its runs itself."""
+"""Settings that a comparison sets itself -> the reason for an error message."""
 
 
 @dataclass(frozen=True)
@@ -35,21 +35,21 @@ class ComparedModel:
     """One of the models that are compared: an architecture to train, or a trained model's folder."""
 
     name: str
-    """As the user wrote it."""
+    """Name as the user wrote it; of an absolute path, the last parts."""
     model: str | None = None
     recipe: str | None = None
-    """Of its own, before that of the comparison."""
+    """Recipe of this model alone, in place of the comparison's."""
     folder: Path | None = None
 
     @property
     def slug(self) -> str:
-        """The name in the form that folder names take."""
+        """Name in characters that are safe in folder names."""
         return re.sub(r"[^A-Za-z0-9._-]+", "-", self.name)
 
 
 @dataclass(frozen=True)
 class _SharedConfig:
-    """What is the same for all runs of a comparison."""
+    """Settings that all runs of a comparison share."""
 
     source: str
     epochs: int | None = None
@@ -71,7 +71,7 @@ class _SharedConfig:
 
     @property
     def data(self) -> DataConfig:
-        """How the source is read and split. Raises ConfigError."""
+        """Settings by which the source is read and split. Raises ConfigError."""
         recipe = load_recipe(self.recipe) if self.recipe else {}
         return from_mapping(DataConfig, merge(recipe, self.settings).get("data") or {}, "data")
 
@@ -86,7 +86,7 @@ class ComparisonContext:
     dataset: Dataset
     data_root: str | Path | None
     folds: int = 0
-    """Of the cross-validation; 0: models are ranked by the validation split alone."""
+    """Number of cross-validation folds; 0: models are ranked by the validation split alone."""
 
     def folds_of(self, compared: ComparedModel) -> range:
         """Return the folds that a model is trained without, one after the other; a trained model has none."""
@@ -102,7 +102,7 @@ def _without_model(settings: Settings) -> dict[str, Any]:
 
 
 def parse_compared_models(names: Sequence[str | Path]) -> tuple[ComparedModel, ...]:
-    """Return what the names mean. Raises UsageError for fewer than two, for one twice, and for one that is unknown."""
+    """Return the models of these names. Raises UsageError for fewer than two, one twice, and one that is unknown."""
     compared_models = tuple(parse_compared(str(name).strip()) for name in names)
     if len(compared_models) < 2:
         raise UsageError(f"models: wanted two or more to compare, found {len(compared_models)}")
@@ -114,7 +114,7 @@ def parse_compared_models(names: Sequence[str | Path]) -> tuple[ComparedModel, .
 
 
 def _redact_name(name: str, compared_models: Sequence[ComparedModel]) -> str:
-    """Return a model's name as others may read it: of an absolute path as many last parts as tell it from others'."""
+    """Return a model's name for others to read: of an absolute path, as many last parts as tell it from others."""
     parts = Path(name).parts
     if not Path(name).is_absolute():
         return name
@@ -123,7 +123,7 @@ def _redact_name(name: str, compared_models: Sequence[ComparedModel]) -> str:
 
 
 def parse_compared(text: str) -> ComparedModel:
-    """Return what a name means: `MODEL`, `MODEL@RECIPE`, a trained model's folder, or one of the hub, `hf:owner/name`.
+    """Return the model of a name: `MODEL`, `MODEL@RECIPE`, a trained model's folder, or `hf:owner/name` of the hub.
 
     A name of the table is never taken for a folder: one that is called so is written `./NAME`.
     """
@@ -140,7 +140,7 @@ def parse_compared(text: str) -> ComparedModel:
 
 
 def make_shared_config(source: str | Path, epochs: int | None, recipe: str | None, settings: Settings) -> _SharedConfig:
-    """Return the terms of a comparison. Raises UsageError for what no run could take."""
+    """Return the terms of a comparison. Raises UsageError for settings that no run could have."""
     check_source(source)
     check_sections(settings)
     asked = normalize_settings(settings)
@@ -158,13 +158,13 @@ def make_shared_config(source: str | Path, epochs: int | None, recipe: str | Non
 
 
 def check_seeds(seeds: int) -> None:
-    """Raise UsageError unless there is at least one."""
+    """Raise UsageError unless there is at least one seed."""
     if seeds < 1:
         raise UsageError(f"seeds: wanted 1 or more (3 or more show the spread between seeds), found {seeds}")
 
 
 def check_folds(folds: int | None) -> None:
-    """Raise UsageError unless there are two or more, or there is no cross-validation."""
+    """Raise UsageError unless there are two or more folds, or None: no cross-validation."""
     if folds is not None and folds < 2:
         raise UsageError(f"folds: wanted 2 or more (5 or 10 are usual), found {folds}")
 
@@ -199,7 +199,7 @@ def check_folder(out: Path, terms: _SharedConfig, compared_models: Sequence[Comp
 
 
 def check_recipes(out: Path, terms: _SharedConfig, compared_models: Sequence[ComparedModel]) -> None:
-    """Raise UsageError for a recipe that says something else than when a comparison was begun with it."""
+    """Raise UsageError for a recipe that has changed since a comparison was begun with it."""
     if not (out / _TERMS_FILE).is_file():
         return
     recipes = _read_recipes(read_json(out / _TERMS_FILE))
@@ -212,7 +212,7 @@ def check_recipes(out: Path, terms: _SharedConfig, compared_models: Sequence[Com
 
 
 def _hash_recipes(terms: _SharedConfig, compared_models: Sequence[ComparedModel]) -> dict[str, str]:
-    """Return a hash of what each recipe says that models are trained by, by its name."""
+    """Return a hash of each recipe that models are trained by, by its name."""
     names = {terms.recipe, *(compared.recipe for compared in compared_models)} - {None}
     loaded = {name: json.dumps(load_recipe(name), sort_keys=True, default=str) for name in map(str, names)}
     return {name: sha256(text.encode("utf-8", "backslashreplace")).hexdigest() for name, text in loaded.items()}

@@ -40,16 +40,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What came of one model's runs."""
+    """Results of one model's runs."""
 
     trials: tuple[ModelRun, ...]
-    """One for each seed."""
+    """Runs of the model, one for each seed."""
     folds: tuple[float, ...] = ()
     """Accuracy on each fold of the cross-validation; empty where there was none."""
 
 
 _Outcome = Evaluated | str
-"""Of one model; or why it failed."""
+"""Results of one model, or why it failed."""
 
 
 def compare(
@@ -81,7 +81,7 @@ def compare(
         that was stopped goes on; models and seeds may be added to one; other settings, and recipes that
         were edited since, are refused.
     seeds
-        Runs of each model, with the seeds 0, 1, ... One run does not show what luck does.
+        Runs of each model, with the seeds 0, 1, ... One run does not show the variance between runs.
     folds
         Rank by cross-validation: each model is also trained so many times, with seed 0, on training and validation
         samples but for one fold of these, which tests it. None: by the validation split, mean over seeds.
@@ -90,7 +90,7 @@ def compare(
     data_root
         Where named data sets are kept and downloaded to.
     tell
-        Gets a line for each model that cannot be trained, before any is, and for each run that has ended.
+        Called with a line for each model that cannot be trained, before any is, and for each run that has ended.
 
     A model of which a run fails is listed with the reason, without figures, since the mean of the runs that went well
     would flatter it. Raises UsageError before anything is trained for unknown names and settings, and for terms that
@@ -125,7 +125,7 @@ def _train_all(
     failed: Mapping[ComparedModel, str],
     notes: Sequence[str],
 ) -> Comparison:
-    """Carry out a comparison whose terms are written down; see `compare`."""
+    """Run a comparison whose terms are recorded; see `compare`."""
     runs = sum(len(study.seeds_of(compared)) + len(study.folds_of(compared)) for compared in compared_models)
     progress = _Progress(runs, tell)
     outcomes = {
@@ -145,20 +145,20 @@ def _train_all(
 
 
 class _Progress:
-    """Counts the runs of a comparison and tells what came of each."""
+    """Counts the runs of a comparison and reports the result of each."""
 
     def __init__(self, total: int, tell: Callable[[str], None]) -> None:
         self.total, self.tell = total, tell
         self.done = 0
 
     def end(self, run: str, what: str, runs: int = 1) -> None:
-        """Tell what came of a run, and with it of those that follow from it."""
+        """Report the result of a run, and of those that follow from it."""
         self.done += runs
         self.tell(f"{self.done}/{self.total} {run}: {what}")
 
 
 def _check_compared_models(compared_models: Sequence[ComparedModel], study: ComparisonContext) -> list[str]:
-    """Raise DataError where a trained model cannot be evaluated on these data; return what a reader should know."""
+    """Raise DataError where a trained model cannot be evaluated on these data; return notes for the reader."""
     from falconet.comparison.trials import check_not_trained_on_test
 
     notes = [
@@ -170,7 +170,7 @@ def _check_compared_models(compared_models: Sequence[ComparedModel], study: Comp
 
 
 def _describe_terms(compared_models: Sequence[ComparedModel], seeds: int) -> list[str]:
-    """Return what a reader should know of how models were trained."""
+    """Return notes on how models were trained."""
     notes = []
     if seeds == 1:
         notes.append("One seed each: the tests speak of these networks, not of others that are trained alike.")
@@ -215,7 +215,7 @@ def _find_unplannable(compared_models: Sequence[ComparedModel], study: Compariso
 def _run_compared(
     compared: ComparedModel, study: ComparisonContext, parts: Sequence[Dataset], progress: _Progress, reason: str | None
 ) -> _Outcome:
-    """Return what came of a model's runs, those that are kept from an earlier call included, or why it failed.
+    """Return the results of a model's runs, those kept from an earlier call included, or why it failed.
 
     `parts` are the data with each fold held out; `reason` is why it cannot be trained, where that is known already.
     """
@@ -249,7 +249,7 @@ def _run_compared(
 def _summarize_runs(
     outcomes: Mapping[ComparedModel, _Outcome], study: ComparisonContext, notes: Sequence[str]
 ) -> Comparison:
-    """Return the comparison of what came of the models."""
+    """Return the comparison of the models' results."""
     from falconet.report import get_environment
 
     rows = _list_rows(outcomes)
@@ -281,7 +281,7 @@ def _summarize_runs(
 
 
 def _describe_ranking(rows: Sequence[ComparisonRow], study: ComparisonContext) -> list[str]:
-    """Return what a reader should know of how models were ranked, and of which figures are means of how many runs."""
+    """Return notes on how models were ranked, and on which figures are means of how many runs."""
     evaluated = [row for row in rows if row.failed is None]
     how = f"mean of {study.folds} folds" if study.folds else "the split that also chose the epoch"
     notes = [f"Ranked by validation accuracy ({how}); test accuracy is shown beside it and ranks nothing."]
@@ -304,7 +304,7 @@ def _describe_ranking(rows: Sequence[ComparisonRow], study: ComparisonContext) -
 
 
 def _check_same_samples(dataset: Dataset, evaluated: Mapping[str, Sequence[ModelRun]]) -> None:
-    """Raise DataError unless all have answered the same samples, which files that vanish meanwhile prevent."""
+    """Raise DataError unless all models have predictions for the same samples, as files may vanish meanwhile."""
     hashes = [trial.hashes for trials in evaluated.values() for trial in trials]
     if any(not np.array_equal(hashes[0], other) for other in hashes[1:]):
         raise DataError(f"{dataset.source}: its test samples have changed between the runs; choose another --out")

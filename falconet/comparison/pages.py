@@ -1,4 +1,4 @@
-"""What a comparison leaves in its folder: a page, Markdown, CSV, JSON and the plots."""
+"""Files of a comparison: a page, Markdown, CSV, JSON and the plots."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from falconet.storage import format_json, swap
 
 
 def write_comparison(comparison: Comparison) -> None:
-    """Write all of it, without paths of this machine. Raises StorageError."""
+    """Write all files of a comparison, without paths of this machine. Raises StorageError."""
     out = comparison.out
     facts = redact_settings(comparison.facts())
     source, settings = redact_name(comparison.source), redact_settings(comparison.settings)
@@ -39,7 +39,7 @@ def write_comparison(comparison: Comparison) -> None:
 
 
 def _list_plots(comparison: Comparison) -> list[str]:
-    """Return the costs that there is something to draw of."""
+    """Return the costs for which there is something to draw."""
     return list(AXES) if any(row.val_accuracy is not None for row in comparison.rows) else []
 
 
@@ -68,7 +68,7 @@ def _render_comparison(comparison: Comparison) -> str:
 
 
 def _render_csv(rows: Sequence[ComparisonRow]) -> str:
-    """Return the rows with the keys of the JSON file; what is not known is empty, fronts are joined by spaces."""
+    """Return the rows with the keys of the JSON file; unknown values are empty, fronts are joined by spaces."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, list(to_mapping(rows[0])), lineterminator="\n")
     writer.writeheader()
@@ -113,8 +113,8 @@ def _describe_tests(pairs: Sequence[ComparisonPair]) -> str:
     significant = sum(pair.significant for pair in pairs)
     return (
         f"{significant} of {len(pairs)} differences are significant at the {LEVEL:.0%} level, corrected for all pairs "
-        "(Holm, 1979). The test allows for the choice of test samples, which the models share, and of seeds, which they do "
-        "not (Gallas, Pennello, Myers, 2007)."
+        "(Holm, 1979). The test allows for the choice of test samples, which the models share, and of seeds, which "
+        "they do not (Gallas, Pennello, Myers, 2007)."
     )
 
 

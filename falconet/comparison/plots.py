@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 AXES = {"bytes": ("size of the weights", "B", 1.0), "macs": ("multiply-accumulates", "", 1.0)} | {
     "latency_ms": ("latency of one sample, one thread", "s", 1e-3)
 }
-"""Of each cost: what it is, the unit of its axis, and how much of that one is."""
+"""Cost -> its title, the unit of its axis, and the factor into that unit."""
 _NAME_LENGTH = 24
 _MARKER = 7.0
-"""Points across; labels keep that far from markers."""
+"""Size of markers in points; labels keep that far from them."""
 _LEADER = "#808080"
 _SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
-"""Where a label may stand beside its marker, the best first."""
+"""Sides of a marker where its label may be, as (right, up), the best first."""
 _ACROSS: dict[int, Literal["left", "center", "right"]] = {1: "left", 0: "center", -1: "right"}
 _ALONG: dict[int, Literal["bottom", "center", "top"]] = {1: "bottom", 0: "center", -1: "top"}
-"""Which part of a label keeps the distance on each side."""
+"""Vertical alignment of a label below (-1), beside (0) or above (1) its marker."""
 _DISTANCES = (1.0, 2.2, 3.6, 5.0)
-"""From the marker, in its size."""
+"""Distances of a label from its marker, in marker sizes."""
 
 
 def draw_front(rows: Sequence[ComparisonRow], cost: str) -> Figure:

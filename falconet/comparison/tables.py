@@ -5,7 +5,7 @@ from __future__ import annotations
 from falconet.comparison.results import ComparisonPair, ComparisonRow
 
 _MARK = " ◆"
-"""Beside a cost on whose front a model is."""
+"""Mark beside a cost on whose Pareto front a model is."""
 COMPARISON_COLUMNS = (
     "model", "validation accuracy", "test accuracy", "runs", "macro recall", "macro F1", "parameters", "MACs",
     "bytes", "latency", "fastest runtime", "training", "energy"

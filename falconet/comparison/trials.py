@@ -35,41 +35,41 @@ _SPLIT = "test"
 
 @dataclass(frozen=True, eq=False)
 class ModelRun:
-    """What came of one network."""
+    """Results of one network."""
 
     folder: Path
     answers: Int64[np.ndarray, " samples"]
-    """Positions in `labels`' classes, of the samples that can be read."""
+    """Indices of the predicted classes, for the samples that can be read."""
     labels: Int64[np.ndarray, " samples"]
     hashes: UInt64[np.ndarray, " samples"]
-    """Of the samples' content, by which those of two trials are known to be the same."""
+    """Hashes of the samples' content, by which the samples of two runs are known to be the same."""
     num_classes: int
     val_accuracy: float | None = None
-    """Fraction of the validation samples; None where they are not known to be held out from its training."""
+    """Accuracy on the validation split; None where it is not known to be held out from training."""
 
     @property
     def right(self) -> Bool[np.ndarray, " samples"]:
-        """Whether each sample is answered right."""
+        """Whether each sample is predicted correctly."""
         return np.asarray(self.answers == self.labels)
 
     @property
     def accuracy(self) -> float:
-        """Fraction of the samples."""
+        """Fraction of the samples that are predicted correctly."""
         return float(self.right.mean())
 
     @property
     def scores(self) -> metrics.ClassScores:
-        """Means over classes."""
+        """Precision, recall and F1, as means over classes."""
         return metrics.average_scores(metrics.count_confusion(self.answers, self.labels, self.num_classes))
 
     @property
     def seconds(self) -> float | None:
-        """That the epochs of its training took; None where the folder does not tell."""
+        """Seconds of the epochs of training; None where the folder does not state them."""
         return _read_number(_read_metrics(self.folder).get("training_seconds"))
 
     @property
     def energy_wh(self) -> float | None:
-        """That its training took; None where nobody recorded it."""
+        """Watt-hours of the training; None where nothing recorded them."""
         energy = _read_metrics(self.folder).get("energy")
         return _read_number(energy.get("wh")) if isinstance(energy, dict) else None
 
@@ -88,16 +88,16 @@ def _read_number(value: object) -> float | None:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one network costs; the same for all seeds."""
+    """Costs of one network; the same for all seeds."""
 
     params: int
     macs: int
     bytes: int
-    """Of its weights' file."""
+    """Bytes of the weights' file."""
     latency_ms: float
-    """Median for one sample, on one thread, without preprocessing, in torch."""
+    """Median milliseconds of one sample, on one thread, without preprocessing, in torch."""
     fastest: Runtime
-    """The runtime that takes least time, of those that are installed."""
+    """Installed runtime with the least median latency."""
     fastest_ms: float
 
 
@@ -201,7 +201,7 @@ def _evaluate_trial(compared: ComparedModel, seed: int, study: ComparisonContext
 
 
 def _holds_validation_out(artifact: Artifact, study: ComparisonContext) -> bool:
-    """Whether a network never learned from the validation samples of a study, as far as its folder tells."""
+    """Whether a network never learned from the validation samples of a study, as far as its folder states."""
     origin = artifact.config.provenance.data
     alike = origin.fingerprint == study.dataset.fingerprint and not find_changed_setting(study.terms.data, origin)
     return alike and not artifact.config.provenance.refit
@@ -210,8 +210,8 @@ def _holds_validation_out(artifact: Artifact, study: ComparisonContext) -> bool:
 def validate_fold(compared: ComparedModel, fold: int, study: ComparisonContext, dataset: Dataset) -> float | str:
     """Train a model without one fold; return its accuracy there, or why it cannot be.
 
-    `dataset` has the fold as its validation split. What came of a fold is kept in `folds/MODEL-K-FOLD.json`; the
-    network is not, since nothing could tell later which samples it was trained without.
+    `dataset` has the fold as its validation split. The result of a fold is kept in `folds/MODEL-K-FOLD.json`; the
+    network is not, since nothing would record which samples it was trained without.
     """
     path = study.out / "folds" / f"{compared.slug}-{study.folds}-{fold}.json"
     try:
@@ -253,7 +253,7 @@ def load_trial(compared: ComparedModel, seed: int, out: Path) -> ModelRun | None
     try:
         described, found = read_config(folder / CONFIG_FILE)
         digests = sorted(found.values())
-        # A folder may have been copied to another's name: one network, twice, would tell nothing of luck.
+        # A folder may have been copied to another's name: one network, twice, would show no variance.
         if compared.folder is None and (described.architecture, described.provenance.seed) != (
             compared.model,
             seed,

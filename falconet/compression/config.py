@@ -39,7 +39,7 @@ class CompressConfig:
     blocks of 8 or 16. 1: any number, for the smallest files."""
 
     scope: _Scope = "lamp"
-    """Weights ranked together: those of each `layer`, all by size (`global`), or all by layer-adaptive scores (`lamp`)."""
+    """Weights ranked together: those of each `layer`, all by size (`global`), or by layer-adaptive scores (`lamp`)."""
 
     regrow: bool = True
     """Whether pruned weights may come back while a trial trains."""

@@ -45,7 +45,7 @@ class SearchConstants:
     the 0.975 of before did not allow for; those searches are not recorded."""
 
     bits_per_grid_bit: float = 0.82
-    """Bits that a coded weight takes for each bit of its grid: most values are small, and the entropy coder exploits it.
+    """Bits that a coded weight takes for each bit of its grid: most values are small, which entropy coding exploits.
     Source: measured when the search was written; on which networks is not recorded."""
 
     near_size: float = 4.0
@@ -65,14 +65,15 @@ class SearchConstants:
     learn. Source: set by hand, not tuned."""
 
     smallest_step: float = 0.9
-    """Greatest fraction that the next trial keeps there, so that each makes progress. Source: set by hand, not tuned."""
+    """Greatest fraction of a trial's weights that the next one keeps, so that each makes progress. Source: set by hand,
+    not tuned."""
 
     bisections: int = 30
     """Halvings of an interval of densities, which leave 1e-9 of it. Source: set by hand, not tuned."""
 
     interpolation_margin: float = 0.1
-    """Least distance of the next trial from either of two that it lies between, as a fraction of their distance. Source:
-    set by hand, not tuned."""
+    """Least distance of a trial from either of two that it lies between, as a fraction of theirs. Source: set by hand,
+    not tuned."""
 
     sensitivity_sparsities: tuple[float, ...] = (0.5, 0.8, 0.9, 0.95)
     """Fractions of zeros that are tried in each layer alone, for the picture. Source: set by hand, not tuned."""
@@ -99,7 +100,8 @@ class SearchConstants:
     since milliseconds do not fall in proportion to MACs. Source: set by hand, not tuned."""
 
     smallest_latency_step: float = 0.9
-    """Greatest fraction of the MACs that the next network keeps there. Source: set by hand, not tuned."""
+    """Greatest fraction of the MACs that the next network keeps where milliseconds are the limit. Source: set by hand,
+    not tuned."""
 
     validation_batch: int = 512
     """Batch size for validation samples. Source: set by hand, not tuned; changes no result but speed."""

@@ -33,7 +33,7 @@ class TrialSpec:
     start: int | None = None
     """Number of the trial whose weights this one begins with; None: the model that is compressed."""
     polish: bool = False
-    """Whether this is the last trial, which trains the best one longer, with a few weights less where size is scarce."""
+    """Whether this is the last trial, which trains the best one longer, with fewer weights where size is scarce."""
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ def _is_enough(trial: Trial, budget: Budget) -> bool:
 
 
 def _aim_at_size(trial: Trial, budget: Budget, bits: int) -> float:
-    """Return the fraction of weights, of so many bits each, that should bring a trial's network to the wanted size.
+    """Return the fraction of weights of `bits` bits that should bring a trial's network to the wanted size.
 
     It lies between the largest and the smallest step from the trial's own.
     """
@@ -231,7 +231,7 @@ def _aim_at_size(trial: Trial, budget: Budget, bits: int) -> float:
 
 
 def solve_density(wanted: float, bits: int, low: float, high: float) -> float:
-    """Return the fraction of weights, from `low` to `high`, that takes so many bits a weight of the network, or nearly.
+    """Return the fraction of weights, from `low` to `high`, that takes about `wanted` bits a weight of the network.
 
     Beyond the density at which bits are most, more weights would take less again.
     """
@@ -249,7 +249,7 @@ def estimate_bits(density: float, bits: int) -> float:
 
 
 def _interpolate(small: Trial, large: Trial, budget: Budget) -> float:
-    """Return the fraction of weights at which a line between two trials, in logarithms, comes to the wanted size."""
+    """Return the fraction of weights at which a line between two trials, in logarithms, is at the wanted size."""
     assert budget.max_bytes is not None
     fraction = math.log(CONSTANTS.aimed_size * budget.max_bytes / small.bytes) / math.log(large.bytes / small.bytes)
     inside = min(max(fraction, CONSTANTS.interpolation_margin), 1 - CONSTANTS.interpolation_margin)

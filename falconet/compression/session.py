@@ -126,7 +126,7 @@ def compress(
     budget, watcher, out = budget or Budget(), watcher or Watcher(), Path(out)
     home = Path(model) if isinstance(model, str | Path) else open_artifact(model).path
     name = source.source if isinstance(source, Dataset) else source
-    if isinstance(model, str | Path):  # One at hand is whole, whatever became of the folder that it was read from.
+    if isinstance(model, str | Path):  # A loaded one is whole, even if its folder is not any more.
         check_artifact(model)
     if not isinstance(source, Dataset):
         check_source(source)
@@ -190,7 +190,7 @@ def read_data(artifact: Artifact, source: str | Path | Dataset, data_root: str |
             f"{dataset.source}: wanted the data that the model was trained on ({origin.source}), found others: samples "
             "that it learned from would evaluate what becomes of it"
         )
-    if isinstance(source, Dataset):  # Which may be split otherwise than the model's own were.
+    if isinstance(source, Dataset):  # It may be split otherwise than the model's own data.
         check_evaluable(artifact, dataset, config, "train")
     return dataset
 
@@ -327,7 +327,7 @@ def is_coarse(count: int) -> bool:
 
 
 def _read_record(path: Path, facts: Mapping[str, Any]) -> Record:
-    """Return the record of an earlier call. Raises ArtifactError for a damaged file, UsageError for another search's."""
+    """Return an earlier call's record. Raises ArtifactError for a damaged file, UsageError for another search's."""
     try:
         record = from_mapping(Record, read_json(path))
         known = normalize_settings(record.config, ignore)

@@ -189,7 +189,7 @@ def finetune(network: nn.Module, number: int, spec: TrialSpec, context: SearchCo
 
 
 def claim_checkpoints(number: int, spec: TrialSpec, folder: Path) -> None:
-    """Record which trial the checkpoints are of, and remove another trial's, which an earlier budget left unfinished."""
+    """Record whose training the checkpoints are of; remove those of another trial, which another budget left."""
     claim = folder / CLAIM_FILE
     mine = {"number": number, "scheme": to_mapping(spec)}
     if not claim.is_file() or read_json(claim) != mine:

@@ -180,7 +180,7 @@ def _build(path: Path, split: Split, spec: ImageSpec) -> dict[int, str]:
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """What workers decode, and where to."""
+    """The samples that workers decode, and the file for their pixels."""
 
     pixels: Path
     split: Split

@@ -40,7 +40,7 @@ class ShapeCount:
     """How many images are of one size and either gray or color."""
 
     kind: str
-    """`gray`, `color`; or `other` for all that are not listed."""
+    """`gray` or `color`; or `other` for all images whose size is not listed."""
     size: tuple[int, ...]
     """Height and width in pixels; empty for `other`."""
     count: int

@@ -100,7 +100,7 @@ def choose_roles(table: Table, config: DataConfig) -> Roles:
 
 
 def choose_inputs(table: Table, config: DataConfig, spec: InputSpec, known: Sequence[str] = ()) -> Roles:
-    """Return which column holds what in a table that a model of `spec` is to answer about; labels may be missing.
+    """Return which column holds what in a table that a model of `spec` is to predict on; labels may be missing.
 
     Samples are found as `choose_roles` finds them, among those of the model's kind; a column of labels is no part of
     them, be it configured, called so, or first or last in a table without names and nothing but `known` classes.

@@ -94,7 +94,7 @@ class ReadFile:
 
 @dataclass
 class Listing:
-    """What lies below a folder."""
+    """The files below a folder."""
 
     files: list[str] = field(default_factory=list)
     """Visible files, relative to the root."""

@@ -153,7 +153,7 @@ def _keep_pixels(content: bytes) -> bytes:
 
 
 def _read_orientation(image: Image.Image) -> int:
-    """Return EXIF's orientation, 1 where it is not plain: pixels decide whether a picture can be used."""
+    """Return EXIF's orientation, 1 where it is unclear: pixels decide whether an image can be used."""
     from PIL import Image
 
     try:
@@ -164,7 +164,7 @@ def _read_orientation(image: Image.Image) -> int:
 
 
 def turn(array: UInt[np.ndarray, "height width channels"], orientation: int) -> UInt[np.ndarray, "_ _ channels"]:
-    """Return a picture as it is seen upright (CIPA DC-008, Orientation)."""
+    """Return an image as it is seen upright (CIPA DC-008, Orientation)."""
     if orientation in _SIDEWAYS:
         array = array.swapaxes(0, 1)
     if orientation in {3, 4, 7, 8}:
@@ -222,7 +222,7 @@ def is_high_bit_depth(image: Image.Image) -> bool:
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What an image's header tells."""
+    """Facts from the header of an image."""
 
     height: int
     """Height in pixels, after rotating as EXIF says."""
@@ -262,7 +262,7 @@ _PILLOW = r"PIL\."
 
 
 def _pass_over_warnings() -> None:
-    """Keep Pillow's warnings from the user, such as that of damaged EXIF in each picture of a camera.
+    """Keep Pillow's warnings from the user, such as that of damaged EXIF in each image of a camera.
 
     For the whole process: a context, of which each thread that decodes would have one, would undo the others'.
     """
@@ -347,7 +347,7 @@ def _check_size(image: Image.Image, content: bytes, limit: int) -> None:
     elif image.format == "PPM":
         wanted = width * height // 8
     elif isinstance(image, TiffImageFile):
-        # A tile is decoded whole, however small the picture is.
+        # A tile is decoded whole, however small the image is.
         sides = [image.tag_v2.get(tag, 0) for tag in _TIFF_TILE]
         if math.prod(sides) > limit:
             raise DataError(f"tiles of {sides[0]}x{sides[1]} pixels are more than the limit of {limit:,}")

@@ -1,4 +1,4 @@
-"""Tables as sources: one file, a folder of files named for splits, or pictures with tables beside them.
+"""Tables as sources: one file, a folder of files named for splits, or images with tables beside them.
 
 Importing this does not import torch.
 """
@@ -79,7 +79,7 @@ def read_table_folder(folder: Path, config: DataConfig) -> Dataset:
 
 
 def find_metadata(folder: Path) -> dict[str, Path]:
-    """Return split -> `metadata.csv` and the like beside the pictures, as folders of the Hugging Face Hub have them.
+    """Return split -> `metadata.csv` and the like beside the images, as folders of the Hugging Face Hub have them.
 
     "" is the split of one in the folder itself. Without that and one for training, those of other splits where the
     folder holds no other folders.
@@ -99,7 +99,7 @@ def find_metadata(folder: Path) -> dict[str, Path]:
 
 
 def read_metadata_folder(folder: Path, config: DataConfig) -> Dataset:
-    """Read a folder of pictures whose classes stand in tables beside them, one for all or one for each split."""
+    """Read a folder of images whose classes are in tables beside them, one for all or one for each split."""
     paths = find_metadata(folder)
     tables = {split: move_paths(read_table(path), folder) for split, path in paths.items() if split or len(paths) == 1}
     return read_tables(str(folder), tables, config)

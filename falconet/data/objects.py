@@ -1,4 +1,4 @@
-"""Data sets of samples at hand: arrays, texts, pictures of Pillow, tables in memory. Importing it imports no torch."""
+"""Data sets of samples at hand: arrays, texts, images of Pillow, tables in memory. Importing it imports no torch."""
 
 from __future__ import annotations
 

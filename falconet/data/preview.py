@@ -114,7 +114,7 @@ def _draw_rows(
 
 
 def _write_tiles(rows: UInt8[np.ndarray, "rows columns side side channels"], path: Path) -> None:
-    """Write pictures on a gray sheet as PNG."""
+    """Write images on a gray sheet as PNG."""
     from PIL import Image
 
     count_y, count_x = rows.shape[:2]

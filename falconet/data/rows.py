@@ -56,7 +56,7 @@ class Part:
 
     names: Sequence[str]
     values: Sequence[Any]
-    """Texts, paths or series."""
+    """Values of the samples: texts, paths, series or images."""
     labels: Sequence[str]
     splits: Sequence[str]
     groups: Sequence[int] | None
@@ -72,7 +72,7 @@ class Rows:
 
     names: Sequence[str]
     values: Sequence[Any]
-    """Texts, paths or series."""
+    """Values of the samples: texts, paths, series or images."""
     skipped: Sequence[Unreadable] = ()
     """Rows that cannot be used."""
 

@@ -1,4 +1,4 @@
-"""From what a user wrote to a Dataset: names, folders, tables, arrays, hubs. Importing it does not import torch."""
+"""Any source to a Dataset: a name, folder, table, file of arrays or hub. Importing it does not import torch."""
 
 from __future__ import annotations
 

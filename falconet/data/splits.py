@@ -21,7 +21,7 @@ from falconet.tables import MAX_BYTES
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column of a table holds what; None: guessed from names and content."""
+    """The column of each role in a table; None: guessed from names and content."""
 
     label: str | None = None
     """Column of the label."""

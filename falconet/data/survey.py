@@ -245,8 +245,7 @@ class StatsAdapter:
     condense: Callable[[Sequence[SampleStats]], tuple[np.ndarray, np.ndarray]]
     """Returns the keys and thumbnails of samples from their statistics."""
     pair: Callable[[DatasetStats, np.ndarray], tuple[np.ndarray, np.ndarray]]
-    """Returns pairs of nearly equal samples among some positions, as indices into these, and their distances.
-    """
+    """Returns pairs of nearly equal samples among some positions, as indices into these, and their distances."""
     has_distances: bool
     """Whether pairs have distances; else all distances are 0."""
 

@@ -27,7 +27,7 @@ _PADDING_FREE = 4096
 
 @dataclass(frozen=True)
 class _TsHeader:
-    """What the header of a `.ts` file declares."""
+    """Facts that the header of a `.ts` file declares."""
 
     classes: frozenset[str]
     dimensions: int | None

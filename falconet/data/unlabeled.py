@@ -318,7 +318,7 @@ def _read_folder(folder: Path, reading: Reading) -> Iterator[SampleBlock]:
 
 @dataclass(frozen=True)
 class FoundFiles:
-    """What lies where a user pointed to."""
+    """The files that a path of the user's leads to."""
 
     files: Sequence[str]
     """Files that should hold one sample each."""

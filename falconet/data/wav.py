@@ -34,7 +34,7 @@ _RESAMPLED_LIMIT = 2**26
 
 @dataclass(frozen=True)
 class WavFacts:
-    """What the header of a recording says."""
+    """Facts from the header of a recording."""
 
     channels: int
     rate: int

@@ -90,28 +90,28 @@ class Abstention:
     """A model that says "I don't know" where its highest probability is below a threshold."""
 
     precision: float
-    """Wanted fraction of correct predictions among those that are made."""
+    """Wanted accuracy of the answered samples."""
     threshold: float | None
-    """Lowest confidence that reaches the precision where it was chosen; None: none does."""
+    """Lowest confidence that reaches it where it was chosen; None: none does."""
     chosen: Answered | None
     judged: Answered | None
     """Result on the evaluated split; it flatters where the threshold was chosen on the same one. None: no threshold."""
 
 
-def check_precision(precision: float | None) -> None:
-    """Raise ConfigError for an impossible precision."""
-    if precision is not None and not 0 < precision <= 1:
-        raise ConfigError(f"precision: wanted a fraction above 0 and up to 1, such as 0.99, found {precision:g}")
+def check_target_accuracy(target: float | None) -> None:
+    """Raise ConfigError for an impossible accuracy."""
+    if target is not None and not 0 < target <= 1:
+        raise ConfigError(f"target_accuracy: wanted a fraction above 0 and up to 1, such as 0.99, found {target:g}")
 
 
-def abstain(precision: float, choosing: tuple[str, SplitLogits], evaluated: tuple[str, SplitLogits]) -> Abstention:
-    """Choose the threshold for a wanted precision on a split, given by name and logits, and evaluate it on another."""
+def abstain(target: float, choosing: tuple[str, SplitLogits], evaluated: tuple[str, SplitLogits]) -> Abstention:
+    """Choose the threshold for a wanted accuracy on a split, given by name and logits, and evaluate it on another."""
     logits, labels = choosing[1].logits, choosing[1].split.labels
-    threshold = metrics.find_threshold(metrics.coverage_curve(logits, labels), precision)
+    threshold = metrics.find_threshold(metrics.coverage_curve(logits, labels), target)
     if threshold is None:
-        return Abstention(precision, None, None, None)
+        return Abstention(target, None, None, None)
     chosen, found = (_answer_above(threshold, name, answers) for name, answers in (choosing, evaluated))
-    return Abstention(precision, threshold, chosen, found)
+    return Abstention(target, threshold, chosen, found)
 
 
 def _answer_above(threshold: float, split: str, answers: SplitLogits) -> Answered:

@@ -19,7 +19,7 @@ from falconet.data.dataset import SPLIT_NAMES, find_owner
 from falconet.data.sources import read_dataset
 from falconet.data.splits import complete_splits, undo_splits
 from falconet.errors import ConfigError, DataError, FalconetError
-from falconet.evaluation.confidence import Abstention, abstain, check_precision
+from falconet.evaluation.confidence import Abstention, abstain, check_target_accuracy
 from falconet.evaluation.costs import Costs, measure_costs
 from falconet.evaluation.logits import SplitLogits, adapt_config, predict_split
 from falconet.evaluation.outliers import Outliers, separate_outliers
@@ -27,6 +27,7 @@ from falconet.evaluation.paired import PairedComparison, compare_answers
 from falconet.evaluation.precision import compute_in
 from falconet.evaluation.robustness import Robustness, measure_robustness
 from falconet.evaluation.slices import Slices, check_column, slice_answers
+from falconet.renames import accept_renamed
 from falconet.schema import from_mapping, merge, to_mapping
 
 
@@ -40,7 +41,7 @@ class ClassReport:
     f1: float
     support: int
     average_precision: float | None
-    """Average precision of the class's probability; None without positives or negatives."""
+    """Average precision, the area under the class's precision-recall curve; None without positives or negatives."""
     roc_auc: float | None
     """Area under the ROC curve of the class's probability; None without positives or negatives."""
 
@@ -97,7 +98,7 @@ class Evaluation:
     coverage: tuple[CoveragePoint, ...]
     """Coverage curve at falling thresholds, at most 100 points."""
     aurc: float
-    """Area under the risk-coverage curve: error on the samples with at least a sample's confidence, averaged; 0 is best."""
+    """Area under the risk-coverage curve: error at or above each sample's confidence, averaged; 0 is best."""
     unreadable: tuple[Unreadable, ...] = ()
     """Files of the source that were skipped."""
     ignored: Mapping[str, int] = field(default_factory=dict)
@@ -111,7 +112,7 @@ class Evaluation:
     ood: Outliers | None = None
     """Out-of-distribution detection on another source; None: none was named."""
     abstention: Abstention | None = None
-    """Threshold for a wanted precision; None: none was given."""
+    """Threshold for a wanted accuracy of the answered samples; None: none was given."""
     robustness: Robustness | None = None
     """Accuracy under corruptions and attacks; None: not asked for."""
     costs: Costs | None = None
@@ -122,6 +123,7 @@ AnySource = str | Path | Dataset | Split
 """Data that functions such as `evaluate` take: a name or a path, or a data set or split that is read already."""
 
 
+@accept_renamed(precision=lambda value: {"target_accuracy": value})
 def evaluate(  # noqa: PLR0913 - one for each thing that may be asked
     model: AnyModel,
     source: AnySource,
@@ -132,7 +134,7 @@ def evaluate(  # noqa: PLR0913 - one for each thing that may be asked
     against: AnyModel | None = None,
     by: str | None = None,
     ood: str | Path | None = None,
-    precision: float | None = None,
+    target_accuracy: float | None = None,
     corruptions: bool = False,
     costs: bool = False,
     number_format: str = "fp32",
@@ -150,15 +152,15 @@ def evaluate(  # noqa: PLR0913 - one for each thing that may be asked
     left out as well.
 
     `against` is another model for the same samples; `by` a column of the source's table whose values part the split;
-    `ood` a source of other things, on which the model should be less confident; `precision` the wanted fraction of
-    correct predictions where the model may abstain: the confidence for that is chosen on the validation split where it
+    `ood` a source of other things, on which the model should be less confident; `target_accuracy` the wanted accuracy
+    where the model may abstain: the confidence for that is chosen on the validation split where it
     can be found again, else on the evaluated one. `corruptions` and `costs` add the results of `measure_robustness` and
     `measure_costs`; `number_format="bf16"` lets the network compute in bfloat16 for the evaluation itself.
 
     Raises DataError for a split that cannot be found again and for classes that a model does not know, UsageError for
     what does not exist.
     """
-    check_precision(precision)
+    check_target_accuracy(target_accuracy)
     if ood is not None:
         check_source(ood)
     artifact, other = open_artifact(model), None if against is None else open_artifact(against)
@@ -180,8 +182,8 @@ def evaluate(  # noqa: PLR0913 - one for each thing that may be asked
             slices=None if by is None else slice_answers(answers.split, right, by),
             ood=None if ood is None else separate_outliers(answers, artifact, dataset, ood, data_root),
             abstention=None
-            if precision is None
-            else _limit_answers(precision, artifact, dataset, config, split, answers),
+            if target_accuracy is None
+            else _limit_answers(target_accuracy, artifact, dataset, config, split, answers),
         )
     return dataclasses.replace(
         evaluation,
@@ -360,13 +362,13 @@ def check_evaluable(artifact: Artifact, dataset: Dataset, config: DataConfig, sp
 
 
 def _limit_answers(
-    precision: float, artifact: Artifact, dataset: Dataset, config: DataConfig, split: str, answers: SplitLogits
+    target_accuracy: float, artifact: Artifact, dataset: Dataset, config: DataConfig, split: str, answers: SplitLogits
 ) -> Abstention:
-    """Return the threshold for a wanted precision, chosen on samples other than the evaluated ones where there are any."""
+    """Return the threshold for a wanted accuracy, chosen on other samples than the evaluated ones where possible."""
     origin, refit = artifact.config.provenance.data, artifact.config.provenance.refit
     name = split if refit else _find_choosing_split(dataset, config, origin, split)
     choosing = answers if name == split else predict_split(artifact, dataset, name)
-    return abstain(precision, (name, choosing), (split, answers))
+    return abstain(target_accuracy, (name, choosing), (split, answers))
 
 
 def _find_choosing_split(dataset: Dataset, config: DataConfig, origin: DataOrigin, split: str) -> str:
@@ -378,7 +380,7 @@ def _find_choosing_split(dataset: Dataset, config: DataConfig, origin: DataOrigi
 
 
 def restore_data_config(origin: DataOrigin, source: str | Path) -> DataConfig:
-    """Return the configuration by which a model's data were read, for another source, without columns that split them."""
+    """Return the configuration for reading a source as a model's data were; another source has no columns of splits."""
     path = Path(source).absolute()
     # Of a model from elsewhere, the last part of the path is all that is known.
     if str(source) == origin.source or path == Path(origin.source).absolute() or path.name == origin.source:

@@ -1,4 +1,4 @@
-"""What the linear baseline sees of samples, which needs no learning: pixels, values and spectra, or TF-IDF."""
+"""Features of the linear baseline, which need no training: pixels, values and spectra, or TF-IDF."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from falconet.models.linear import HashedTfidf
 from falconet.training.linear_probe import stack_rows, sum_columns
 
 _SIDE = 24
-"""Pixels of each side that images are averaged down to."""
+"""Pixels of each side to which images are averaged down."""
 _STEPS = 256
-"""Values of a series that are kept, averaged over neighbours; as many coefficients of its spectrum."""
+"""Values of a series after averaging over neighbors, and coefficients of its spectrum, at most."""
 _AT_ONCE = 256
-"""Texts of which TF-IDF is computed in one call."""
+"""Texts in a batch for TF-IDF."""
 
 PreparedInputs = Tensor | PixelCache
-"""Samples as a model takes them, not normalized."""
+"""Samples prepared as a model's inputs, but not normalized."""
 Describe = Callable[[PreparedInputs], Tensor]
-"""From samples to features, `(samples, features)`, sparse ones of texts."""
+"""A feature extractor: it returns features of samples, `(samples, features)`, sparse (CSR) for texts."""
 
 
 def fit_pixels(inputs: PreparedInputs) -> Describe:
-    """Return what describes images by their pixels, less the mean over these."""
+    """Return a feature extractor for images: their pixels minus the mean over `inputs`."""
     mean = _flatten_images(inputs).mean(dim=0)
     return lambda others: (_flatten_images(others) - mean).float()
 
 
 def fit_spectra(inputs: PreparedInputs) -> Describe:
-    """Return what describes series by values and spectra, less the mean over these.
+    """Return a feature extractor for series: values and spectra, minus the mean over `inputs`.
 
-    Each counts as much as the other, whatever their unit: by their stds over these.
+    Both are divided by their stds over `inputs`, so that they weigh alike whatever their units.
     """
     parts = _flatten_series(inputs)
     stds = [float(part.std()) if part.numel() > 1 else 1.0 for part in parts]
@@ -50,7 +50,7 @@ def fit_spectra(inputs: PreparedInputs) -> Describe:
 
 
 def fit_tfidf(inputs: PreparedInputs, tokens: int) -> Describe:
-    """Return what describes texts by TF-IDF as the model `linear` sees it, its IDF that of these."""
+    """Return a feature extractor for texts: TF-IDF as in the model `linear`, with the IDF of `inputs`."""
     tfidf = HashedTfidf(tokens)
     tfidf.fit_statistics(torch.split(_to_tensor(inputs), _AT_ONCE))
 
@@ -72,7 +72,7 @@ def _flatten_images(inputs: PreparedInputs) -> Float[Tensor, "samples features"]
 
 
 def _flatten_series(inputs: PreparedInputs) -> list[Tensor]:
-    """Return the values of series, 0 after their ends, and the logarithms of their spectra's powers."""
+    """Return the values of series, 0 where missing, and their log power spectra."""
     # In double precision, which holds the square of whatever single precision holds.
     values = _to_tensor(inputs).double().nan_to_num(0.0, 0.0, 0.0)
     size = min(values.shape[-1], _STEPS)
@@ -82,7 +82,7 @@ def _flatten_series(inputs: PreparedInputs) -> list[Tensor]:
 
 
 def take(inputs: PreparedInputs, rows: Int64[Tensor, " chosen"]) -> Tensor:
-    """Return some samples."""
+    """Return the samples of some rows."""
     return inputs.take(rows) if isinstance(inputs, PixelCache) else inputs[rows]
 
 

@@ -1,4 +1,4 @@
-"""What a trained model says about samples, before anybody evaluates it."""
+"""Logits of a trained model for samples, before their evaluation."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from falconet.spec import InputSpec
 
 @dataclass(frozen=True, eq=False)
 class SplitLogits:
-    """What a model says about the samples of a split that can be read."""
+    """A model's logits for the readable samples of a split."""
 
     split: Split
-    """Those samples; labels are positions in the model's own."""
+    """The readable samples; labels are positions in the model's labels."""
     logits: Float32[np.ndarray, "samples classes"]
     """The network's outputs divided by the model's temperature: their softmax is the model's probabilities."""
     unreadable: tuple[Unreadable, ...] = ()
@@ -36,9 +36,9 @@ class SplitLogits:
 
 
 def predict_split(artifact: Artifact, dataset: Dataset, name: str, split: Split | None = None) -> SplitLogits:
-    """Return the model's logits for a split of a data set with its labels; `split` is the one of this name, if at hand.
+    """Return the model's logits for a split of a data set, labels matched to its own; `split`: the split, if at hand.
 
-    Raises DataError for an empty one, for classes that the model does not know and as `predict_matched` does.
+    Raises DataError for an empty one, for classes that the model does not know, and as `predict_matched` does.
     """
     split = dataset.split(name) if split is None else split
     if not len(split):
@@ -66,7 +66,7 @@ def predict_matched(artifact: Artifact, split: Split) -> SplitLogits:
 
 
 def adapt_config(config: DataConfig, spec: InputSpec) -> DataConfig:
-    """Return how a source is read for a model, whatever it holds: pictures in its range."""
+    """Return the configuration of reading adapted to a model's input: images in its value range."""
     return ADAPTERS[spec.kind].adapt_config(config, spec)
 
 
@@ -76,7 +76,7 @@ def predict_logits(
 ) -> tuple[Float32[np.ndarray, "readable classes"], dict[int, str]]:
     """Return the logits for all readable samples in order, and the positions of the others with reasons.
 
-    Every verb asks here, so that the model's temperature counts for all alike.
+    All predictions come from here, so that the model's temperature always applies.
     """
     logits = [np.empty((0, len(artifact.config.output.labels)), dtype=np.float32)]
     unreadable: dict[int, str] = {}
@@ -89,10 +89,10 @@ def predict_logits(
 def iterate_logits(
     artifact: Artifact, samples: Samples, *, mirrored: bool = False
 ) -> Iterator[tuple[list[Float32[np.ndarray, "readable classes"]], dict[int, str]]]:
-    """Yield for batch after batch the logits of the readable samples, and why others cannot be read, by position.
+    """Yield, batch by batch, the logits of the readable samples, and why others cannot be read, by position.
 
-    Where `mirrored`, those of the images with left and right exchanged follow as a second view; without readable
-    samples there are none. To be consumed in inference mode.
+    Where `mirrored`, the logits of the mirrored images follow as a second view; without readable samples there are
+    none. To be consumed in inference mode.
     """
     mirror = ADAPTERS[artifact.config.input.kind].mirror if mirrored else None
     for batch in iterate_prepared(samples, artifact.preprocess, artifact.batch_size):
@@ -103,11 +103,11 @@ def iterate_logits(
 
 
 _ALIKE = 32
-"""Texts that are answered together, at most."""
+"""Texts in a batch, at most."""
 
 
 def _answer_batch(artifact: Artifact, prepared: Tensor) -> Float32[Tensor, "samples classes"]:
-    """Return the network's outputs for prepared samples; texts of like lengths together, as padding takes time."""
+    """Return the network's outputs for prepared samples; texts are batched by length, as padding takes time."""
     inputs = artifact.preprocess.normalize(prepared)
     if not modality_of(artifact.config.input).has_tokens:
         outputs: Tensor = artifact.model(inputs).float()
@@ -120,6 +120,6 @@ def _answer_batch(artifact: Artifact, prepared: Tensor) -> Float32[Tensor, "samp
 def scale_logits(
     logits: Float32[np.ndarray, "samples classes"], temperature: float
 ) -> Float32[np.ndarray, "samples classes"]:
-    """Return logits divided by a temperature: their order, and so every answer, stays."""
+    """Return logits divided by a temperature, which changes no predicted class."""
     scaled: Float32[np.ndarray, "samples classes"] = logits / np.float32(temperature)
     return scaled

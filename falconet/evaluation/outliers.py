@@ -1,4 +1,4 @@
-"""Whether a model tells samples like those of training from samples of something else."""
+"""Out-of-distribution detection: whether a model's scores separate its data from other samples."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ from falconet.evaluation.logits import SplitLogits, predict_logits, scale_logits
 
 @dataclass(frozen=True)
 class Separation:
-    """How well one score tells samples apart; fractions of 0 to 1."""
+    """The separation of both sources by one score; fractions of 0 to 1."""
 
     auroc: float
-    """The chance that a sample of the split scores higher than one of the other source; 0.5 is guessing."""
+    """Probability that a sample of the split scores higher than one of the other source; 0.5 is guessing."""
     fpr95: float
-    """Fraction of the other source's samples that pass where 95% of the split's do."""
+    """Fraction of the other source's samples above the threshold that 95% of the split's exceed."""
 
 
 @dataclass(frozen=True)
 class Outliers:
-    """A split against samples of another source, to whose classes the model's do not extend."""
+    """A split against samples of another source, of classes that the model does not have."""
 
     source: str
     split: str
-    """Of the other source: its own test split, or all of it where it has none."""
+    """Split of the other source: test, or all where it has none of its own."""
     n: int
-    """Samples of the other source."""
+    """Number of samples of the other source."""
     unreadable: int
     max_probability: Separation
-    """By the highest probability (Hendrycks and Gimpel, 2017)."""
+    """Separation by the highest probability (Hendrycks and Gimpel, 2017)."""
     energy: Separation
-    """By the energy of the network's outputs, before any temperature (Liu et al., 2020)."""
+    """Separation by the energy of the network's outputs, before any temperature (Liu et al., 2020)."""
 
 
 def separate_outliers(
     answers: SplitLogits, artifact: Artifact, dataset: Dataset, source: str | Path, data_root: str | Path | None
 ) -> Outliers:
-    """Score the answered samples, which are of `dataset`, against those of another source of the same kind.
+    """Score the predicted samples, which are of `dataset`, against those of another source of the same kind.
 
-    Classes of the other source do not count, and may be one. Samples that stand in the split too are left out. Raises
+    The other source's classes are ignored. Its samples that are in the split too are left out. Raises
     DataError for samples of another kind and where nothing is left, and as `load_dataset` does.
     """
     config = DataConfig(kind=artifact.config.input.kind)
@@ -76,12 +76,12 @@ def separate_outliers(
 
 
 def drop_shared(split: Split, known: Split) -> Split:
-    """Return the samples of a split that do not stand in another one."""
+    """Return the samples of a split that are not in another one."""
     return split.take(np.flatnonzero(~np.isin(split.hashes, known.hashes)))
 
 
 def _separate(scores: Float64[np.ndarray, " samples"], others: Float64[np.ndarray, " others"]) -> Separation:
-    """Return how well a score that should be higher for the first tells both apart."""
+    """Return the separation by a score that should be higher for the first."""
     curve = metrics.roc_curve(np.concatenate([scores, others]), np.arange(len(scores) + len(others)) < len(scores))
     assert curve is not None
     return Separation(curve.area, metrics.fpr_at_tpr(scores, others))

@@ -1,4 +1,4 @@
-"""predict(): what a trained model answers about samples without labels."""
+"""predict(): predictions of a trained model for samples without labels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from falconet.schema import parse_yaml, to_mapping
 from falconet.storage import open_regular
 
 _RUN_FILE = "config.yaml"
-"""Of a training run, beside its model: all settings, among them how training samples were distorted."""
+"""File in a run's folder with all its settings, among them the augmentation of training samples."""
 _RUN_BYTES = 1 << 20
 
 
@@ -37,14 +37,14 @@ def predict(
     settings: Mapping[str, Any] | None = None,
     data_root: str | Path | None = None,
 ) -> Predictions:
-    """Return what a model answers about samples of the kind that it takes.
+    """Return a model's predictions for samples of the kind that it takes.
 
     `inputs` is one of these, or a list of several: a path of a file that holds a sample (an image, a `.wav`, a `.txt`)
     or many (`.csv`, `.tsv`, `.jsonl`, `.parquet`, `.ts`, `.npz`), with labels or without; a folder of these; an address
     that begins with http:// or https://; the name of a source that `train` takes; an open binary file of lines. Or
     samples at hand: PIL images, arrays `(height, width[, channels])` or `([channels,] steps)`, tensors; an array alone
-    holds many along its first axis, and so does a `falconet.Dataset` or one of its splits. For a model of texts a
-    string in a list is a text, one alone is a path.
+    holds many along its first axis, and so does a `falconet.Dataset` or one of its splits. For a text model, a string
+    in a list is a text, one alone is a path.
 
     `top` candidates of each are returned, with `probabilities` those of all classes; `tta` averages the probabilities
     of an image and its mirror image, for models that were trained on both. `settings`, such as `{"columns": {"text":
@@ -91,7 +91,7 @@ def _predict_probabilities(
 ) -> tuple[Float[np.ndarray, "readable classes"], dict[int, str]]:
     """Return the probabilities for all readable samples in order, and the positions of the others with reasons.
 
-    Where `mirrored`, each is the mean of the image's own and of its mirror image's.
+    Where `mirrored`, they are means over the image and its mirror image.
     """
     answers = [np.empty((0, len(artifact.config.output.labels)))]
     unreadable: dict[int, str] = {}
@@ -104,17 +104,17 @@ def _predict_probabilities(
 
 
 def _restore_reading(artifact: Artifact) -> dict[str, Any]:
-    """Return how tables are read that are like the one that a model learned from: which of their columns holds what.
+    """Return the configuration for reading tables like the one that a model was trained on: the roles of their columns.
 
-    Whether paths may lead out of a table's folder is for whoever names the table to say, and not for a model.
+    Whether paths may lead out of a table's folder is up to the caller, not the model.
     """
     return {"columns": to_mapping(artifact.config.provenance.data.columns)}
 
 
 def _check_mirrored(artifact: Artifact) -> None:
-    """Raise UsageError unless a model is one of images that was trained on mirrored ones too.
+    """Raise UsageError unless a model takes images and was trained with mirrored ones too.
 
-    Else a mirrored image may be one of another class, as letters and arrows are.
+    Else a mirrored image may be one of another class, as with letters and arrows.
     """
     kind = artifact.config.input.kind
     if ADAPTERS[kind].mirror is None:
@@ -128,7 +128,7 @@ def _check_mirrored(artifact: Artifact) -> None:
 
 
 def _find_flips(folder: Path) -> float:
-    """Return the probability with which a run mirrored its training images; 0 where it is not known."""
+    """Return the probability with which a run mirrored its training images; 0 where it is unknown."""
     try:
         with open_regular(folder / _RUN_FILE) as file:
             settings = parse_yaml(file.read(_RUN_BYTES).decode(errors="replace"))

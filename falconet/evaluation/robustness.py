@@ -1,4 +1,4 @@
-"""measure_robustness(): how well a model answers when its inputs are corrupted, or attacked."""
+"""measure_robustness(): accuracy of a model on corrupted and attacked inputs."""
 
 from __future__ import annotations
 
@@ -26,48 +26,48 @@ from falconet.renames import accept_renamed
 
 _SEED = 0
 ATTACKED = 256
-"""Samples that are attacked: PGD needs a thousand times the work of an answer."""
+"""Samples that are attacked, at most: PGD takes a thousand times the work of a prediction."""
 
 
 @dataclass(frozen=True)
 class Corrupted:
-    """How a model answers to one corruption at one severity."""
+    """Accuracy of a model under one corruption at one severity."""
 
     corruption: str
     severity: int
-    """1 to 5."""
+    """Severity, 1 to 5."""
     amount: float
-    """What the corruption was given; see `falconet.evaluation.corruptions`."""
+    """Amount of the corruption at this severity; see `falconet.evaluation.corruptions`."""
     n: int
-    """Samples."""
+    """Number of samples."""
     accuracy: float
 
 
 @dataclass(frozen=True)
 class Attacked:
-    """How a model answers under one attack."""
+    """Accuracy of a model under one attack."""
 
     attack: str
     epsilon: float
-    """The most by which a pixel was changed, of a range of 0..1."""
+    """Largest change of a pixel, in the range 0..1; 0: no attack."""
     n: int
     accuracy: float
 
 
 @dataclass(frozen=True)
 class Robustness:
-    """How well a model answers when its inputs are corrupted, or attacked; fractions of 0 to 1."""
+    """Accuracy of a model on corrupted and attacked inputs; fractions of 0 to 1."""
 
     n: int
-    """Samples that could be read."""
+    """Number of readable samples."""
     clean_accuracy: float
     mean_corruption_accuracy: float
-    """Over all corruptions and severities alike."""
+    """Mean accuracy over all corruptions and severities."""
     corruptions: tuple[Corrupted, ...]
     attacks: tuple[Attacked, ...]
-    """Of a stratified part of the samples; epsilon 0: that part as it is."""
+    """Accuracy under attacks on a stratified sample of the split; epsilon 0: without an attack."""
     attacks_note: str
-    """On which samples the attacks were tried, or why not."""
+    """The samples that were attacked, or why there are no attacks, in words."""
 
 
 @accept_renamed(artifact=lambda value: {"model": value})
@@ -118,7 +118,7 @@ def _evaluate_raw(artifact: Artifact, split: Split) -> tuple[int, float, tuple[C
 
 
 def _iterate_levels(artifact: Artifact) -> Iterator[tuple[str, int, float]]:
-    """Yield the corruptions for what a model takes, with each severity and what it means."""
+    """Yield the corruptions for a model's input, with each severity and its amount."""
     spec = artifact.config.input
     for name, amounts in ADAPTERS[spec.kind].list_amounts(spec).items():
         for severity, amount in enumerate(amounts, start=1):
@@ -133,7 +133,7 @@ def _evaluate_samples(artifact: Artifact, split: Split) -> tuple[int, float]:
 
 
 def _iterate_pixels(artifact: Artifact, split: Split) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Yield batches of readable images in 0..1 as the network sees them, with their first place and their labels."""
+    """Yield batches of readable images in 0..1 as the network sees them, with their first position and the labels."""
     start = 0
     for batch in iterate_prepared(split.samples, artifact.preprocess, artifact.batch_size):
         size = len(batch.inputs) + len(batch.unreadable)
@@ -146,18 +146,18 @@ def _iterate_pixels(artifact: Artifact, split: Split) -> Iterator[tuple[int, Ten
 
 @torch.inference_mode()
 def _count_hits(artifact: Artifact, pixels: Tensor, labels: Tensor) -> int:
-    """Return how many images in 0..1 are classified rightly."""
+    """Return how many images in 0..1 are classified correctly."""
     return int((_answer_pixels(artifact, pixels).argmax(dim=1) == labels).sum())
 
 
 def _answer_pixels(artifact: Artifact, pixels: Tensor) -> Tensor:
-    """Return the logits for images in 0..1, normalization being part of what is attacked."""
+    """Return the logits for images in 0..1; normalization is part of the attacked network."""
     logits: Tensor = artifact.model(artifact.preprocess.normalize(pixels))
     return logits
 
 
 def _attack_split(artifact: Artifact, split: Split) -> tuple[tuple[Attacked, ...], str]:
-    """Attack a stratified part of a split's images; of other kinds say why not."""
+    """Attack a stratified sample of a split's images; return a note on it, or for other kinds on why not."""
     modality = modality_of(artifact.config.input)
     if not modality.bounded:
         return (), f"none: epsilon is a fraction of the range of pixels, which {modality.name} data do not have"
@@ -179,7 +179,7 @@ def _attack_split(artifact: Artifact, split: Split) -> tuple[tuple[Attacked, ...
 
 
 def _choose_stratified(labels: Int64[np.ndarray, " samples"], most: int) -> Int64[np.ndarray, " chosen"]:
-    """Return up to `most` positions, ascending, of each class about its fraction; the same on each call."""
+    """Return up to `most` positions, ascending, stratified by class; the same on each call."""
     order = np.random.default_rng(_SEED).permutation(len(labels))
     place = np.empty(len(labels))
     for label in np.unique(labels):

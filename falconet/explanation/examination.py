@@ -1,4 +1,4 @@
-"""examine(): a model looked into with a whole source: mistakes and doubts explained, and what its layers hold."""
+"""examine(): errors, doubtful predictions and layers of a model, explained on a whole source."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 
 _NEIGHBORS = 5
 _MAPS, _LAYERS = 8, 10
-"""Maps of a layer that are drawn, and layers."""
+"""Feature maps of a layer that are drawn, and number of layers, at most."""
 _FILTERS, _FILTER_COLUMNS = 64, 16
 _UNITS, _EXCITING = 6, 8
-"""Units whose most exciting samples are drawn, and these."""
+"""Units that are drawn, and number of the most exciting samples of each, at most."""
 
 
 @dataclass(frozen=True)
@@ -59,47 +59,47 @@ class Neighbor:
 
 @dataclass(frozen=True)
 class _Case:
-    """A sample that is looked at, with the training samples that the network finds most alike."""
+    """An examined sample, with its nearest training samples in the embedding."""
 
     file: str
     truth: str
     answer: str
     probability: float
-    """Of the answer."""
+    """Probability of the predicted class."""
     neighbors: tuple[Neighbor, ...]
 
 
 @dataclass(frozen=True)
 class Examination:
-    """What `examine` found."""
+    """The result of `examine`."""
 
     out: str
     page: str
-    """Path of an HTML page with all pictures."""
+    """Path of the HTML page with all pictures."""
     items: tuple[Item, ...]
-    """The explanations of mistakes, then of doubts."""
+    """Explanations of mistakes, then of doubts."""
     mistakes: tuple[_Case, ...]
-    """The most confident first."""
+    """Wrong predictions, the most confident first."""
     doubts: tuple[_Case, ...]
-    """Right answers, the least confident first."""
+    """Correct predictions, the least confident first."""
     explanations: Explanations
-    """How far the methods may be trusted."""
+    """Explanations with scores of the methods' faithfulness."""
 
 
 @dataclass(frozen=True, eq=False)
 class _ExaminationContext:
-    """A model, what it answers about a split, and what it makes of the samples."""
+    """A model, its logits on a split, and its embeddings of the samples."""
 
     artifact: Artifact
     dataset: Dataset
     config: DataConfig
     answers: SplitLogits
     pictures: dict[str, bytes]
-    """Of the explainer: PNGs by name."""
+    """The explainer's pictures: PNGs by file name."""
 
     @cached_property
     def samples(self) -> Samples:
-        """Of the split, as the model takes them."""
+        """The samples of the split, adapted to the model's input."""
         return adapt_samples(self.answers.split.samples, self.artifact.config.input)
 
     @cached_property
@@ -109,7 +109,7 @@ class _ExaminationContext:
 
     @cached_property
     def training(self) -> tuple[Split, Float[Tensor, "training features"]] | None:
-        """The training samples that can be read, and their embeddings; None where the source is another."""
+        """The readable training samples, and their embeddings; None: the source is not the model's own."""
         origin = self.artifact.config.provenance.data
         if self.dataset.fingerprint != origin.fingerprint or find_changed_setting(self.config, origin):
             return None
@@ -119,7 +119,7 @@ class _ExaminationContext:
 
     @cached_property
     def probabilities(self) -> Float[np.ndarray, "samples classes"]:
-        """What the model answers."""
+        """The predicted probabilities."""
         return metrics.softmax(self.answers.logits)
 
     def draw(self, name: str, figure: Figure, alt: str, caption: str) -> PageFigure:
@@ -141,7 +141,7 @@ def examine(
     data_root: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Examination:
-    """Look into a model with a source: one HTML page and its pictures.
+    """Examine a model on a source: one HTML page and its pictures.
 
     It shows the `samples` most confident mistakes and as many least confident hits, each explained as by `explain` and
     with the training samples whose embeddings (what the last layer with weights sees) have the largest cosine to its
@@ -175,7 +175,7 @@ def examine(
 
 
 def _describe_cases(study: _ExaminationContext, positions: Sequence[int]) -> tuple[_Case, ...]:
-    """Return what there is to say about samples."""
+    """Return the examined samples at some positions, with their neighbors."""
     labels, split = study.artifact.config.output.labels, study.answers.split
     near = find_neighbors(study, positions)
     return tuple(
@@ -191,7 +191,7 @@ def _describe_cases(study: _ExaminationContext, positions: Sequence[int]) -> tup
 
 
 def find_neighbors(study: _ExaminationContext, positions: Sequence[int]) -> list[list[tuple[int, Neighbor]]]:
-    """Return for each sample the training samples most like it, each with its position in the training split."""
+    """Return the nearest training samples of each sample, each with its position in the training split."""
     if study.training is None or not positions:
         return [[] for _ in positions]
     split, known = study.training
@@ -264,12 +264,12 @@ def _show_network(study: _ExaminationContext) -> Iterator[Section]:
 
 
 def _are_planes(study: _ExaminationContext) -> bool:
-    """Whether samples, and so the filters and maps of networks, have rows and columns, which small pictures show."""
+    """Whether samples, and so filters and feature maps, have rows and columns and can be drawn as pictures."""
     return MODALITIES[study.dataset.kind].axes == 2
 
 
 def _draw_map(study: _ExaminationContext) -> PageFigure:
-    """Draw the embedding of the split; thumbnails of images, far from one another."""
+    """Draw the embedding of the split, with thumbnails of images that are far from one another."""
     plane = project(study.features).numpy()
     pictures = [(index, study.samples.read(index)) for index in spread(plane)] if _are_planes(study) else []
     labels = study.artifact.config.output.labels
@@ -278,7 +278,7 @@ def _draw_map(study: _ExaminationContext) -> PageFigure:
 
 
 def _draw_filters(study: _ExaminationContext, filters: Float[Tensor, "maps channels height width"]) -> PageFigure:
-    """Draw the first layer's kernels; those of three channels in color, of one in grays, others as their mean."""
+    """Draw the first layer's kernels: in color with three channels, else in gray, averaged over channels."""
     kernels = filters[:_FILTERS]
     low, high = kernels.amin(dim=(1, 2, 3), keepdim=True), kernels.amax(dim=(1, 2, 3), keepdim=True)
     shown = ((kernels - low) / (high - low).clamp(min=1e-12)).permute(0, 2, 3, 1)
@@ -294,7 +294,7 @@ def _draw_filters(study: _ExaminationContext, filters: Float[Tensor, "maps chann
 
 
 def _draw_maps(study: _ExaminationContext, maps: Mapping[str, Float[Tensor, "1 _ _ _"]]) -> PageFigure:
-    """Draw the maps with the highest means of layers spread over the network, for the split's first sample."""
+    """Draw the feature maps with the highest means, of layers spread over the network, for the split's first sample."""
     names = list(maps)
     chosen = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, _LAYERS).round().astype(int))]
     rows = []
@@ -307,7 +307,7 @@ def _draw_maps(study: _ExaminationContext, maps: Mapping[str, Float[Tensor, "1 _
 
 
 def _draw_exciting(study: _ExaminationContext, layer: str) -> PageFigure:
-    """Draw the samples with the highest values in the maps of a layer; units with the highest ones come first."""
+    """Draw the samples with the highest activations of a layer's units; units with the highest ones come first."""
     best, peaks = rank_units(study.artifact, study.samples, layer, _EXCITING)
     units = peaks[:, 0].topk(min(_UNITS, len(peaks))).indices.tolist()
     labels, split = study.artifact.config.output.labels, study.answers.split

@@ -1,4 +1,4 @@
-"""explain(): why a model answers as it does about given samples, in pictures, with how far each may be trusted."""
+"""explain(): explanations of a model's predictions in pictures, with their faithfulness."""
 
 from __future__ import annotations
 
@@ -49,55 +49,55 @@ from falconet.storage import (
 
 BASELINE = "random"
 _CANDIDATES = 5
-"""Classes that a picture's bars show."""
+"""Classes in the bar chart of a picture, at most."""
 _ATTENDED = 64
-"""Steps of which maps of attention can be read."""
+"""Steps in an attention map, at most, so that it is legible."""
 _SLUG = 60
-"""Bytes of a name that go into that of a picture; file systems take 255 for all of it."""
+"""Bytes of a name in a picture's file name, at most; file systems allow 255 in all."""
 _CONFIDENCE = 0.05
-"""Chance at most that a method which is no better than a random order would be called so."""
+"""Significance level at which a method is better than a random order."""
 _FLIPS = 4096
 _FACTS_FILE = "explanations.json"
 _PICTURE = re.compile(rf"[0-9]{{3,}}-[^/\\]+-({'|'.join([*METHODS, 'attention'])})\.png")
-"""Name of a sample's picture."""
+"""Pattern of the file names of samples' pictures."""
 _OVERVIEWS = tuple(f"report-{name}.png" for name in ("mistakes", "doubts", "embedding", "filters", "maps", "units"))
-"""Names of what `examine` draws of many samples."""
+"""File names of the overviews that `examine` draws."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One explanation of one sample."""
+    """An explanation of one sample by one method."""
 
     file: str
     label: str
-    """The class that is explained."""
+    """The explained class."""
     probability: float
-    """Of that class."""
+    """Predicted probability of the explained class."""
     method: str
     picture: str
-    """Path of the PNG."""
+    """Path of the picture, a PNG."""
     deletion_auc: float
     insertion_auc: float
     randomization: float
-    """Rank correlation with the same method's explanation of networks without training."""
+    """Mean rank correlation with the same method's explanations of untrained networks, -1 to 1."""
     tokens: tuple[tuple[str, float], ...] = ()
-    """The parts of a text, each with its shade from -1, against the class, to 1, for it."""
+    """Parts of a text, each with its relevance from -1, against the class, to 1, for it; empty for other samples."""
 
 
 @dataclass(frozen=True)
 class Explanations:
-    """What `explain` found."""
+    """The result of `explain`."""
 
     out: str
     page: str
-    """Path of an HTML page with all pictures."""
+    """Path of the HTML page with all pictures."""
     items: tuple[Item, ...]
     methods: tuple[Score, ...]
-    """The most trusted first; `random` is the baseline."""
+    """Scores of methods, the most trusted first; the baseline, `random`, is last."""
     best: str | None
-    """The most trusted method whose gain exceeds the baseline's by more than chance; None where none does."""
+    """The most trusted method that is significantly better than the baseline; None: none is."""
     attention: tuple[str, ...] = ()
-    """Paths of maps of attention, of networks that have it."""
+    """Paths of attention maps; empty for networks without attention."""
     skipped: tuple[Unreadable, ...] = ()
     ignored: Mapping[str, int] = field(default_factory=dict)
     """Files of folders that were no samples, counted by extension."""
@@ -105,14 +105,14 @@ class Explanations:
 
 @dataclass(frozen=True, eq=False)
 class ExplainedSample:
-    """A sample that is to be explained."""
+    """A sample to explain."""
 
     name: str
     raw: Any
     inputs: Inputs
-    """A batch of one, as the network takes it."""
+    """The network's input: a batch of this sample alone."""
     title: str
-    """Begins the names of its pictures."""
+    """Prefix of the file names of its pictures."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,19 +123,19 @@ class Explainer:
     methods: tuple[str, ...]
     out: Path
     classes: int = 1
-    """The most probable classes, each of which is explained."""
+    """Number of most probable classes that are explained."""
     points: int = POINTS
     """Steps of the deletion and insertion curves, at most."""
     pictures: dict[str, bytes] = field(default_factory=dict)
-    """PNGs by name, which come into the folder with the page that speaks of them."""
+    """PNGs by file name, which are written together with the page."""
 
     @cached_property
     def networks(self) -> list[nn.Module]:
-        """The same structure without training."""
+        """Networks of the same structure with random weights."""
         return draw_networks(self.artifact)
 
     def explain(self, subject: ExplainedSample) -> tuple[list[Item], list[Item]]:
-        """Return the items of a sample, whose pictures are drawn, and what the baseline reaches, without pictures."""
+        """Return the explanations of a sample, and draw their pictures, and those of the baseline, without pictures."""
         items, baseline = [], []
         probabilities = predict_sample(self.artifact, subject.inputs)
         ranking = probabilities.argsort(descending=True).tolist()
@@ -152,7 +152,7 @@ class Explainer:
     def evaluate(
         self, subject: ExplainedSample, method: str, target: int, probabilities: Float[Tensor, " classes"]
     ) -> tuple[Item, Panel]:
-        """Explain one class of a sample by one method, and measure how true that is."""
+        """Explain one class of a sample by one method, and measure the faithfulness."""
         spec, labels, model = self.artifact.config.input, self.artifact.config.output.labels, self.artifact.model
         targets = torch.tensor([target])
         relevance = attribute(self.artifact, subject.inputs, method, targets)
@@ -185,7 +185,7 @@ class Explainer:
         return item, Panel(shown, drawn, f"{method}: {label}", candidates, faithfulness)
 
     def draw_attention(self, subject: ExplainedSample) -> str | None:
-        """Draw the maps of attention of a sample and return their path; None for a network that has none."""
+        """Draw the attention maps of a sample and return their path; None for a network without attention."""
         try:
             weights = read_attention(self.artifact.model, subject.inputs)[:, 0]
         except ConfigError:
@@ -216,7 +216,7 @@ def explain(
     data_root: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Explanations:
-    """Explain a model's answers: pictures, and for each method how far it may be trusted.
+    """Explain a model's predictions: pictures, and scores of each method's faithfulness.
 
     Parameters
     ----------
@@ -266,7 +266,7 @@ def explain(
 
 
 def plan(artifact: Artifact, method: str | None, out: Path, classes: int) -> Explainer:
-    """Return what explains by the methods that were asked for. Raises UnknownNameError, ConfigError."""
+    """Return an explainer with the requested methods. Raises UnknownNameError, ConfigError."""
     if classes < 1:
         raise ConfigError(f"classes: wanted 1 or more, found {classes}")
     kind = artifact.config.input.kind
@@ -288,9 +288,9 @@ def _gather(
     data_root: str | Path | None,
     settings: Mapping[str, Any] | None,
 ) -> tuple[Sequence[Samples], tuple[Unreadable, ...], Mapping[str, int]]:
-    """Return the samples that are meant by files and folders, by one source, or are at hand, and what lies beside them.
+    """Return the samples of files and folders, of one source, or at hand, and the files that were left out.
 
-    That are links, pipes and the like with reasons, and files that are no samples, counted by extension.
+    Those are links, pipes and the like with reasons, and files that are no samples, counted by extension.
     """
     spec = artifact.config.input
     if isinstance(asked, Dataset):
@@ -319,7 +319,7 @@ def _holds_samples(asked: object, kind: ModalityName) -> bool:
 
 
 def exists(name: str) -> bool:
-    """Whether there is a file or folder of this name; what none can be called is none."""
+    """Whether there is a file or folder of this name; False for an impossible name."""
     try:
         return Path(name).exists()
     except (OSError, ValueError):
@@ -327,9 +327,9 @@ def exists(name: str) -> bool:
 
 
 def _names_source(asked: str | Path) -> bool:
-    """Whether something is a source of samples: a name, or a file that holds many.
+    """Whether a string or path is a source of samples: a name, or a file that holds many.
 
-    Folders hold files here, as for `falconet predict`. Raises UnknownNameError for what is neither a name nor a path.
+    Folders hold files here, as for `falconet predict`. Raises UnknownNameError for neither a name nor a path.
     """
     name, path = str(asked), Path(asked)
     if path.exists():
@@ -340,7 +340,7 @@ def _names_source(asked: str | Path) -> bool:
 
 
 def _choose_samples(split: Split, count: int) -> Split:
-    """Return so many samples of a split, from all its classes alike where the split has them alike."""
+    """Return `count` samples of a split, at most, in the proportions of its classes."""
     if count < 1:
         raise ConfigError(f"samples: wanted 1 or more, found {count}")
     by_class = np.argsort(split.labels, kind="stable")
@@ -361,7 +361,7 @@ def _read_subjects(artifact: Artifact, parts: Sequence[Samples]) -> tuple[list[E
 
 
 def read_subject(artifact: Artifact, samples: Samples, index: int, number: int | None = None) -> ExplainedSample:
-    """Read one sample, which pictures call by a number, else by its position. Raises DataError where that cannot be."""
+    """Read one sample, titled by a number, else by its position. Raises DataError where it cannot be read."""
     raw = samples.read(index)
     inputs = artifact.preprocess.normalize(artifact.preprocess.prepare([raw]))
     # Files of one name may come from several folders.
@@ -370,14 +370,14 @@ def read_subject(artifact: Artifact, samples: Samples, index: int, number: int |
 
 
 def explain_all(explainer: Explainer, subjects: Sequence[ExplainedSample]) -> tuple[list[Item], list[Item]]:
-    """Return the items of all samples, and those of the baseline."""
+    """Return the explanations of all samples, and those of the baseline."""
     pairs = [explainer.explain(subject) for subject in subjects]
     return [item for items, _ in pairs for item in items], [item for _, items in pairs for item in items]
 
 
 @torch.inference_mode()
 def predict_sample(artifact: Artifact, inputs: Inputs) -> Float[Tensor, " classes"]:
-    """Return the probabilities of one sample's classes, as `falconet.predict` does. Raises DataError for no numbers."""
+    """Return the class probabilities of one sample, as `falconet.predict` does. Raises DataError where they are NaN."""
     logits: Tensor = artifact.model(inputs)[0]
     if not logits.isfinite().all():
         raise DataError("wanted numbers, found NaN or infinity in the network's answers: its weights are of no use")
@@ -387,7 +387,7 @@ def predict_sample(artifact: Artifact, inputs: Inputs) -> Float[Tensor, " classe
 def compare_methods(
     out: Path, items: Sequence[Item], baseline: Sequence[Item], attention: Sequence[str], skipped: Sequence[Unreadable]
 ) -> Explanations:
-    """Compare methods by all items."""
+    """Compare methods by all their explanations."""
     groups = {name: [item for item in items if item.method == name] for name in dict.fromkeys(i.method for i in items)}
     floor = average(BASELINE, baseline)
     scores = sorted((average(name, group) for name, group in groups.items()), key=lambda score: -score.trust)
@@ -405,18 +405,18 @@ def compare_methods(
 
 
 def beats_chance(items: Sequence[Item], baseline: Sequence[Item], methods: int = 1) -> bool:
-    """Whether the probability follows a method's order more than a random one, by more than chance.
+    """Whether a method's gain is significantly higher than that of a random order.
 
-    Of so many `methods` none may be called so by mistake (Bonferroni).
+    The significance level is divided by the number of `methods` (Bonferroni).
     """
     scores = [average("", group) for group in (items, baseline)]
     return scores[0].beats(scores[1]) and compare_gains(items, baseline) <= _CONFIDENCE / methods
 
 
 def compare_gains(items: Sequence[Item], baseline: Sequence[Item]) -> float:
-    """Return the chance of gains so far above a random order's on the same samples if the method were no better.
+    """Return the one-sided p-value of a method's gains over a random order's on the same samples.
 
-    Then each difference might as well have the other sign: all ways of turning signs are tried, or many at random
+    It is that of a sign-flip permutation test: over all flips of the differences' signs, or many random ones
     (Fisher: The design of experiments, 1935, section 21).
     """
     gains = [np.array([item.insertion_auc - item.deletion_auc for item in group]) for group in (items, baseline)]
@@ -430,7 +430,7 @@ def compare_gains(items: Sequence[Item], baseline: Sequence[Item]) -> float:
 
 
 def average(method: str, items: Sequence[Item]) -> Score:
-    """Return the means of one method's figures."""
+    """Return the score of one method: means over its explanations."""
     figures = [(item.deletion_auc, item.insertion_auc, item.randomization) for item in items]
     deletion, insertion, randomization = np.mean(figures, axis=0).tolist()
     return Score(method, len(items), deletion, insertion, randomization)
@@ -439,7 +439,7 @@ def average(method: str, items: Sequence[Item]) -> Score:
 def publish(
     result: Explanations, artifact: Artifact, sections: Sequence[Section], pictures: Mapping[str, bytes]
 ) -> None:
-    """Write the page, its facts as JSON, and the pictures, in one step: none of another model's beside them."""
+    """Write the page, its facts as JSON, and the pictures in one step, in place of earlier ones."""
     title = f"Why {artifact.config.architecture} answers so"
     page = render_explanations(title, result.methods, result.best, sections)
     facts = format_json(redact_settings(to_mapping(result)))
@@ -448,9 +448,9 @@ def publish(
 
 
 def _list_earlier(out: Path) -> list[str]:
-    """Return the names of the pictures that were drawn in a folder before, by the facts there.
+    """Return the file names of the earlier pictures in a folder, from the facts there.
 
-    Whoever wrote those may have named other files: only what is called as pictures are here is theirs.
+    The facts may name other files: only names in the pattern of pictures count.
     """
     try:
         facts = read_json(out / _FACTS_FILE)
@@ -466,12 +466,12 @@ def _list_earlier(out: Path) -> list[str]:
 def list_items(
     items: Sequence[Item], pictures: Mapping[str, bytes], title: str = "Explanations", note: str = ""
 ) -> Section:
-    """Return the part of a page with the pictures of some items."""
+    """Return the section of a page with the pictures of some explanations."""
     return Section(title, note, tuple(_plate_item(item, pictures[Path(item.picture).name]) for item in items))
 
 
 def _plate_item(item: Item, png: bytes) -> PageFigure:
-    """Return an item's picture with what a person who cannot see it should know."""
+    """Return an explanation's picture with its alternative text and caption."""
     said = f"{item.method} for {item.label} ({item.probability:.1%})"
     figures = f"deletion {item.deletion_auc:.3f}, insertion {item.insertion_auc:.3f}"
     name = redact_name(item.file)
@@ -480,7 +480,7 @@ def _plate_item(item: Item, png: bytes) -> PageFigure:
 
 
 def _list_attention(paths: Sequence[str], pictures: Mapping[str, bytes]) -> Iterator[Section]:
-    """Yield the part of a page with maps of attention, where there are any."""
+    """Yield the section of a page with attention maps, where there are any."""
     if paths:
         note = (
             "How much each row's step attends to each column's, by layer and head. Attention is not importance: what "
@@ -493,17 +493,17 @@ def _list_attention(paths: Sequence[str], pictures: Mapping[str, bytes]) -> Iter
 def show_relevance(
     artifact: Artifact, subject: ExplainedSample, relevance: Float[np.ndarray, "*positions"]
 ) -> tuple[Shown, Float[np.ndarray, "*shown"]]:
-    """Return a sample as it is drawn, with relevance for each part that is drawn."""
+    """Return a drawable sample, with relevance by drawn part."""
     adapter = ADAPTERS[artifact.config.input.kind]
     return adapter.show(artifact, subject.raw, subject.inputs, relevance)
 
 
 def _is_sequence(inputs: Inputs) -> bool:
-    """Whether inputs have padding, which images have not."""
+    """Whether inputs are sequences, which have padding, rather than images."""
     return inputs.ndim < 4
 
 
 def slug(name: str) -> str:
-    """Return a name with nothing in it that a file's name should not have; of a long one the end."""
+    """Return a name with only characters that suit file names, cut at its beginning where it is long."""
     kept = "".join(mark if mark.isalnum() or mark in "-_" else "_" for mark in name).strip("_")
     return kept.encode()[-_SLUG:].decode(errors="ignore") or "sample"

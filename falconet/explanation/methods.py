@@ -1,6 +1,6 @@
-"""attribute(): how much each pixel, token or step of an input speaks for a class, by one of several methods.
+"""attribute(): relevance of each pixel, token or step of an input for a class, by one of several methods.
 
-What is explained is the class's logit. METHODS names each method's paper.
+It is relevance for the class's logit. METHODS names each method's paper.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ Relevance = Float[Tensor, "batch *positions"]
 Compute = Callable[[nn.Module, Inputs, Targets], Relevance]
 
 _STEPS = 50
-"""Of the integral; 20 to 300 approximate it within 5% (Sundararajan et al. 2017, section 5)."""
+"""Steps of the integral; 20 to 300 approximate it within 5% (Sundararajan et al. 2017, section 5)."""
 _NOISES, _NOISE = 50, 0.15
-"""Noisy copies, beyond which little changes, and their std as a fraction of the range of an input's values.
+"""Number of noisy copies, more of which change little, and std of the noise as a fraction of the input's value range.
 
 Smilkov et al., section 3: 50 copies, 10% to 20%.
 """
 _WINDOWS = 8
-"""Windows side by side that cover an input; each next one begins half a window further on."""
+"""Windows side by side that cover an input's side; the stride is half a window."""
 BATCH = 64
-"""Altered inputs that are answered at a time."""
+"""Altered inputs in a batch."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way to explain an answer."""
+    """A method of explanation."""
 
     compute: Compute
     kinds: tuple[ModalityName, ...]
     paper: str
     require: Callable[[nn.Module, Inputs], object] | None = None
-    """Raises UnfitError for a network that lacks what the method needs. None: it needs nothing."""
+    """Raises UnfitError for a network that lacks what the method needs. None: the method suits any network."""
 
 
 class UnfitError(Exception):
@@ -57,7 +57,7 @@ class UnfitError(Exception):
 
 @accept_renamed(artifact=lambda value: {"model": value})
 def attribute(model: AnyModel, inputs: Inputs, method: str, targets: Targets) -> Relevance:
-    """Return how much each position of each input speaks for its target class, by one method.
+    """Return the relevance of each position of each input for its target class, by one method.
 
     Parameters
     ----------
@@ -71,9 +71,9 @@ def attribute(model: AnyModel, inputs: Inputs, method: str, targets: Targets) ->
         Positions of the explained classes in the model's labels.
 
     Returns float32 `(batch, height, width)` for images, `(batch, channels, steps)` for series and `(batch, tokens)`
-    for texts; 0 at padding. More is more evidence; gradcam, smoothgrad and guided_backprop give no negative values.
-    The same call gives the same values. Raises UnknownNameError for a method that there is not for this kind of input,
-    ConfigError for one that this network does not allow.
+    for texts; 0 at padding. Higher is more evidence; gradcam, smoothgrad and guided_backprop give no negative values.
+    The same call gives the same values. Raises UnknownNameError for a method that does not exist for this kind of
+    input, ConfigError for one that does not suit this network.
 
     """
     artifact = open_artifact(model)
@@ -95,7 +95,7 @@ def find_method(name: str, kind: ModalityName) -> Method:
 
 
 def explain_batch(method: Method, model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
-    """Apply one method to any network, also to one without training. Raises UnfitError."""
+    """Apply one method to any network, trained or not. Raises UnfitError."""
     # Noise is drawn from torch's own generator, which a user's code may count on.
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
@@ -105,7 +105,7 @@ def explain_batch(method: Method, model: nn.Module, inputs: Inputs, targets: Tar
 
 
 def fitting_methods(artifact: Artifact) -> list[str]:
-    """Return the methods that a network allows, without `random`, which explains nothing."""
+    """Return the methods that suit a network, without `random`, which explains nothing."""
     kind, blank = artifact.config.input.kind, artifact.make_blank()
     return [
         name
@@ -125,9 +125,9 @@ def _allows(method: Method, model: nn.Module, inputs: Inputs) -> bool:
 
 
 def compute_gradcam(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
-    """Maps of the last layer with places, weighted by their mean gradients; what speaks against the class is cut off.
+    """Return the last feature maps, weighted by their mean gradients; negative relevance is clamped to 0.
 
-    Equations 1 and 2 of the paper. The sum is scaled to the input's size, linearly between places.
+    Equations 1 and 2 of the paper. The sum is scaled to the input's size by bilinear interpolation.
     """
     from captum.attr import LayerGradCam
 
@@ -137,17 +137,17 @@ def compute_gradcam(model: nn.Module, inputs: Inputs, targets: Targets) -> Relev
 
 
 def compute_cam(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
-    """Maps before the global mean, weighted by the dense layer after it (equation 2 of the paper)."""
+    """Return the feature maps before global pooling, weighted by the dense layer after it (equation 2 of the paper)."""
     maps = _require_pooled_maps(model, inputs)
     weights = model.get_submodule(find_classifiers(model)[0]).get_parameter("weight")[targets]
     return _enlarge(torch.einsum("bm,bmhw->bhw", weights, maps)[:, None], inputs)
 
 
 def compute_integrated_gradients(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
-    """The mean gradient between an input without content and this one, times their difference (equation 1).
+    """Return the mean gradient between a baseline without content and the input, times their difference (equation 1).
 
-    Sums to the difference of the two logits. Without content: see `falconet.explanation.positions`. Of texts, tokens'
-    vectors are what changes; their parts are summed.
+    Values sum to the difference of the two logits. `falconet.explanation.positions` defines the baseline. For texts,
+    the tokens' vectors change; their components are summed.
     """
     from captum.attr import IntegratedGradients, LayerIntegratedGradients
 
@@ -160,7 +160,7 @@ def compute_integrated_gradients(model: nn.Module, inputs: Inputs, targets: Targ
 
 
 def _compute_smoothgrad(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
-    """The mean gradient at noisy copies of the input; its size, of the channel where it is largest."""
+    """Return the mean gradient at noisy copies of the input: the largest absolute value over an image's channels."""
     from captum.attr import NoiseTunnel, Saliency
 
     tunnel = NoiseTunnel(Saliency(model))
@@ -181,20 +181,20 @@ def _compute_smoothgrad(model: nn.Module, inputs: Inputs, targets: Targets) -> R
 
 
 def _compute_guided_backprop(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
-    """The gradient that passes each ReLU only where it is positive; its size, of the channel where it is largest."""
+    """Return the guided gradient, positive at each ReLU: the largest absolute value over an image's channels."""
     _require_rectifiers(model, inputs[:1])
     with GuidedMode():
         return _merge_channels(_take_gradient(model, inputs, targets).abs(), Tensor.amax)
 
 
 def _compute_gradient_times_input(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
-    """The gradient times how far a value is from the training mean, which is zero."""
+    """Return the gradient times the input, whose zero is the training mean."""
     _require_gradient(model, inputs[:1])
     return _take_gradient(model, inputs, targets) * inputs
 
 
 def compute_occlusion(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
-    """How much the logit falls when a window is removed; the mean over the windows that hold a position."""
+    """Return the drop of the logit when a window is removed: the mean over the windows that hold a position."""
     if is_text(inputs) or inputs.ndim == 3:
         return _occlude_sequence(model, inputs, targets)
     from captum.attr import Occlusion
@@ -210,14 +210,14 @@ def compute_occlusion(model: nn.Module, inputs: Inputs, targets: Targets) -> Rel
 
 
 def _compute_random(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
-    """Noise: what an explanation must be better than."""
+    """Return noise, the baseline of explanations."""
     return torch.rand((len(inputs), *inputs.shape[2:]) if inputs.ndim == 4 else inputs.shape)
 
 
 @torch.no_grad()
 def _occlude_sequence(model: nn.Module, inputs: Inputs, targets: Targets) -> Relevance:
-    """Occlusion of each token (Li, Monroe, Jurafsky: Understanding neural networks through representation erasure,
-    arXiv:1612.08220, 2016), or of each window of steps.
+    """Return the occlusion of each token (Li, Monroe, Jurafsky: Understanding neural networks through representation
+    erasure, arXiv:1612.08220, 2016), or of each window of steps.
     """
     steps = inputs.shape[-1]
     width = 1 if is_text(inputs) else measure_window(steps)
@@ -233,7 +233,7 @@ def _occlude_sequence(model: nn.Module, inputs: Inputs, targets: Targets) -> Rel
 def _measure_drops(
     model: nn.Module, sample: Inputs, target: Tensor, windows: Bool[Tensor, "windows steps"]
 ) -> Float[Tensor, " steps"]:
-    """Return for each step how much the logit falls, as the mean over the windows that hold it."""
+    """Return the drop of the logit for each step: the mean over the windows that hold it."""
     whole = model(sample)[0, target]
     drops = torch.cat(
         [
@@ -253,7 +253,7 @@ def _take_gradient(model: nn.Module, inputs: Inputs, targets: Targets) -> Inputs
 
 
 def measure_window(side: int) -> int:
-    """Return the side of an occluding window: an eighth of the input's, but no single position unless that is all."""
+    """Return the side of an occluding window: an eighth of the input's, but at least two positions where there are."""
     return min(max(round(side / _WINDOWS), 2), side)
 
 
@@ -263,12 +263,12 @@ def _merge_channels(values: Tensor, merge: Callable[..., Tensor]) -> Relevance:
 
 
 def _enlarge(coarse: Float[Tensor, "batch 1 rows columns"], inputs: Inputs) -> Relevance:
-    """Return maps at the input's size, linear between places."""
+    """Return maps at the input's size, by bilinear interpolation."""
     return F.interpolate(coarse, inputs.shape[2:], mode="bilinear", align_corners=False)[:, 0]
 
 
 def require_maps(model: nn.Module, inputs: Inputs) -> str:
-    """Return the name of the last layer with places. Raises UnfitError where there is none."""
+    """Return the name of the last layer with feature maps. Raises UnfitError where there is none."""
     name = find_last_maps(model, inputs)
     if name is None:
         raise UnfitError("wanted a network that keeps maps of an image, found none")
@@ -276,7 +276,7 @@ def require_maps(model: nn.Module, inputs: Inputs) -> str:
 
 
 def _require_pooled_maps(model: nn.Module, inputs: Inputs) -> Float[Tensor, "batch maps rows columns"]:
-    """Return the maps whose means the dense output layer sees. Raises UnfitError where a network ends otherwise."""
+    """Return the feature maps before global pooling and a dense output layer. Raises UnfitError without these."""
     unfit = UnfitError("wanted a network that ends in the mean over each map and one dense layer, found another end")
     names = find_classifiers(model)
     if len(names) != 1 or type(model.get_submodule(names[0])) is not nn.Linear:
@@ -295,7 +295,7 @@ def _require_pooled_maps(model: nn.Module, inputs: Inputs) -> Float[Tensor, "bat
 
 
 def _require_gradient(model: nn.Module, inputs: Inputs) -> None:
-    """Raise UnfitError unless logits have a gradient by the input, as counting has not, or by each token's vector."""
+    """Raise UnfitError unless logits have a gradient by the input or each token's vector, unlike those of counts."""
     if is_text(inputs):
         if not any(isinstance(layer, nn.Embedding) for layer in model.modules()):
             raise UnfitError("wanted a network with one vector for each token, found one without vectors")
@@ -317,12 +317,12 @@ def _require_gradient(model: nn.Module, inputs: Inputs) -> None:
 
 
 def _find_embedding(model: nn.Module) -> nn.Embedding:
-    """Return the layer that makes vectors of tokens."""
+    """Return the embedding layer of tokens."""
     return next(layer for layer in model.modules() if isinstance(layer, nn.Embedding))
 
 
 def _require_rectifiers(model: nn.Module, inputs: Inputs) -> None:
-    """Raise Unfit unless a network has ReLU."""
+    """Raise UnfitError unless a network has ReLU."""
     with GuidedMode() as mode, torch.no_grad():
         model(inputs)
     if not mode.count:

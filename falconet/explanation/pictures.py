@@ -1,4 +1,4 @@
-"""Explanations drawn: heat over images, series and texts; maps, kernels, attention, the embedding."""
+"""Drawing of explanations: heatmaps over images, series and texts; feature maps, filters, attention, embeddings."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FOR, AGAINST = "#d55e00", "#0072b2"
-"""Vermilion speaks for a class, blue against it: of the palette of Okabe and Ito, told apart by the color-blind too."""
+"""Colors of evidence for a class, vermilion, and against it, blue: from Okabe and Ito's palette for the color-blind."""
 EXPLANATION_DPI = 100
 _SATURATED = 0.99
-"""Quantile of relevance that gets the full color: single peaks would leave all else pale."""
+"""Quantile of relevance that has the full color, since single peaks would leave the rest pale."""
 MAX_DRAWN_CHANNELS = 6
-"""Channels of a series that are drawn as lines; more are rows of a picture, such as spectra."""
+"""Channels of a series that are drawn as lines, at most; more are rows of a picture, such as spectra."""
 _TEXT_COLUMNS, _TEXT_LINES = 48, 9
-"""Of a text that is drawn."""
+"""Columns and lines of a text that is drawn."""
 _TICKED = 24
-"""Steps of attention that have room for names."""
+"""Steps of an attention map that are labeled, at most."""
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">")
-"""With the colors, so that classes are told apart in gray too."""
+"""Markers of classes, besides colors, so that they differ in gray too."""
 _THUMBNAILS = 40
-"""Pictures that a map of the embedding has room for."""
+"""Thumbnails in a plot of the embedding, at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,13 +41,13 @@ class Shown:
 
     kind: ModalityName
     values: np.ndarray
-    """An image `(height, width, channels)` in 0 to 1, a series `(channels, steps)`; of a text, its tokens."""
+    """An image `(height, width, channels)` in 0 to 1, a series `(channels, steps)`, or the token numbers of a text."""
     tokens: tuple[str, ...] = ()
-    """The parts of a text."""
+    """Parts of a text; empty for other samples."""
 
 
 def to_shades(relevance: Float[np.ndarray, "*positions"]) -> Float[np.ndarray, "*positions"]:
-    """Return relevance from -1, fully against the class, to 1, fully for it."""
+    """Return relevance scaled to -1, fully against the class, to 1, fully for it."""
     sizes = np.abs(relevance)
     full = float(np.quantile(sizes, _SATURATED)) or float(sizes.max()) or 1.0
     shades: Float[np.ndarray, "*positions"] = np.clip(relevance / full, -1, 1)
@@ -62,13 +62,13 @@ def draw_input(axes: Axes, image: Float[np.ndarray, "height width channels"]) ->
 
 
 def mute(image: Float[np.ndarray, "height width channels"]) -> Float[np.ndarray, "height width 1"]:
-    """Return an image in grays between a fourth and three fourths, on which colors stand out."""
+    """Return an image in grays from 0.25 to 0.75, on which colors stand out."""
     muted: Float[np.ndarray, "height width 1"] = 0.25 + 0.5 * image.mean(axis=2, keepdims=True)
     return muted
 
 
 def draw_heat(axes: Axes, shades: Float[np.ndarray, "height width"]) -> None:
-    """Lay colors over a picture, the stronger the more opaque."""
+    """Draw relevance over a picture as colors, the stronger the more opaque."""
     axes.imshow(_to_colors(shades), interpolation="nearest", aspect=axes.get_aspect())
 
 
@@ -114,7 +114,7 @@ def draw_shaded_series(
 
 
 def draw_tokens(axes: Axes, tokens: Sequence[str], shades: Float[np.ndarray, " tokens"]) -> None:
-    """Write a text whose tokens stand on their colors."""
+    """Draw a text whose tokens have colored backgrounds."""
     axes.set(xticks=[], yticks=[], xlim=(0, _TEXT_COLUMNS), ylim=(_TEXT_LINES, 0))
     axes.spines[:].set(color=FRAME, linewidth=0.6)
     row, column = 0, 1
@@ -130,7 +130,7 @@ def draw_tokens(axes: Axes, tokens: Sequence[str], shades: Float[np.ndarray, " t
 
 
 def _cut_token(written: str) -> list[str]:
-    """Return a token in pieces that each fit a row: one that is a whole clause takes several."""
+    """Return a token in pieces that each fit in a line."""
     pieces = [""]
     for letter in written:
         if measure(pieces[-1] + letter) > _TEXT_COLUMNS - 2:
@@ -140,7 +140,7 @@ def _cut_token(written: str) -> list[str]:
 
 
 def _draw_token(axes: Axes, written: str, place: tuple[int, int], color: Float[np.ndarray, "4"]) -> None:
-    """Write one token on a colored ground, spread over as many columns as it has characters."""
+    """Draw one token on a colored background, over as many columns as it has characters."""
     from matplotlib.patches import Rectangle
 
     column, row = place
@@ -154,7 +154,7 @@ def _draw_token(axes: Axes, written: str, place: tuple[int, int], color: Float[n
 def draw_tiles(
     maps: Sequence[tuple[str, Sequence[Float[np.ndarray, "_ _"]]]], columns: int, cmap: str = "cividis"
 ) -> Figure:
-    """Draw rows of small pictures, each row with its name; each picture has the whole range of colors."""
+    """Draw rows of small pictures, each row with its name; each picture has its own color scale."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(1.0 * columns + 1.6, 1.05 * len(maps)), layout="constrained", dpi=EXPLANATION_DPI)
@@ -187,7 +187,7 @@ def draw_samples(rows: Sequence[tuple[str, Sequence[tuple[Any, str]]]], kind: Mo
 
 
 def draw_attention(weights: Float[np.ndarray, "layers heads steps steps"], names: Sequence[str]) -> Figure:
-    """Draw a map for each layer and head, and each layer's mean, of how much a row's step attends to a column's."""
+    """Draw the attention map of each layer and head, and each layer's mean: rows attend to columns."""
     from matplotlib.figure import Figure
 
     layers, heads, steps, _ = weights.shape
@@ -211,7 +211,7 @@ def draw_embedding(
     names: Sequence[str],
     thumbnails: Sequence[tuple[int, Any]],
 ) -> Figure:
-    """Draw samples as points in the color of their class; some, by position in `plane`, as pictures."""
+    """Draw samples as points in the colors of their classes, and some as pictures, by their position in `plane`."""
     from matplotlib.figure import Figure
     from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
@@ -246,7 +246,7 @@ def draw_embedding(
 
 
 def spread(plane: Float[np.ndarray, "samples 2"], count: int = _THUMBNAILS) -> list[int]:
-    """Return positions of points far from one another: each is the farthest from those before it (Gonzalez 1985)."""
+    """Return indices of points far from one another: each is the farthest from those before it (Gonzalez 1985)."""
     chosen = [0]
     distances = np.linalg.norm(plane - plane[0], axis=1)
     while len(chosen) < min(count, len(plane)) and distances.max() > 0:

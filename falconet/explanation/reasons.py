@@ -1,4 +1,4 @@
-"""Why a model answers as it does, in short: a few mistakes and hits explained, without files, for a report."""
+"""Explanations for a report: a few mistakes and hits, without files."""
 
 from __future__ import annotations
 
@@ -35,57 +35,56 @@ from falconet.explanation.pictures import Shown, to_shades
 from falconet.models.registry import EXTERNAL
 
 CASES = 3
-"""Mistakes that are explained, and as many hits; more hits where there are fewer mistakes.
+"""Number of mistakes that are explained, and of hits; more hits where there are fewer mistakes.
 
-Of fewer than five samples in all, nothing shows that an order is better than chance.
+With fewer than five samples in all, no method can be significantly better than a random order.
 """
 _POINTS = 10
-"""Steps of their deletion and insertion curves: a fifth of what `explain` takes, since every training pays for them."""
+"""Steps of the deletion and insertion curves: a fifth of those of `explain`, since every training run computes them."""
 
 
 @dataclass(frozen=True, eq=False)
 class ClassAttribution:
-    """What in a sample speaks for one class."""
+    """The relevance of a sample's parts for one class."""
 
     label: str
     probability: float
     shown: Shown
     shades: Float[np.ndarray, "*positions"]
-    """From -1, fully against the class, to 1, fully for it; of a text, of its parts."""
+    """Relevance from -1, fully against the class, to 1, fully for it; that of a text, by its parts."""
 
 
 @dataclass(frozen=True, eq=False)
 class ExplainedPrediction:
-    """A sample with the reasons for the answer, and for the class that it should have been or nearly was."""
+    """A sample with attributions for the predicted class, and for the true or the second most probable one."""
 
     name: str
     label: str
     answer: ClassAttribution
     other: ClassAttribution
-    """For the true class where the answer is wrong, else for the second most probable one."""
+    """Attribution for the true class where the prediction is wrong, else for the second most probable one."""
 
 
 @dataclass(frozen=True, eq=False)
 class Reasons:
-    """Samples explained by one method, and how far that may be trusted."""
+    """Samples explained by one method, with its faithfulness."""
 
     method: str
     accounts: tuple[ExplainedPrediction, ...] = ()
-    """Mistakes, the most confident first, then hits, the least confident first."""
+    """Explained mistakes, the most confident first, then hits, the least confident first."""
     scores: tuple[Score, ...] = ()
-    """Of the method, and of a random order, on the answers to these samples; empty where nothing was explained."""
+    """Scores of the method and of a random order on these samples; empty where nothing was explained."""
     note: str = ""
-    """Why nothing was explained."""
+    """Why nothing was explained; else empty."""
     believable: bool = False
-    """Whether the probability follows the method's order more than a random one, by more than chance."""
+    """Whether the method is significantly better than a random order."""
 
 
 def find_reasons(artifact: Artifact, answers: SplitLogits, count: int = CASES) -> Reasons:
-    """Explain the most confident mistakes and the least confident hits among a split's answers, `count` of each.
+    """Explain the most confident mistakes and the least confident hits among a split's predictions, `count` of each.
 
-    Hits stand in for mistakes that a model does not make.
-    The method is that of `explain` where none is named. Samples whose files have gone since are passed over. A
-    network of another library that cannot be looked into gives no accounts, and a note.
+    Hits stand in for missing mistakes. The method is the default of `explain`. Samples whose files have gone since are
+    skipped. A network of another library that cannot be explained gives no accounts, and a note.
     """
     probabilities, samples = (
         metrics.softmax(answers.logits),
@@ -128,7 +127,7 @@ def choose_cases(
 
 
 def _account_for(explainer: Explainer, subject: ExplainedSample, label: int) -> tuple[ExplainedPrediction, list[Item]]:
-    """Return the account of one sample, and the figures of the answer's explanation and of a random order."""
+    """Return the explained sample, and the figures of its explanation and of a random order."""
     labels, (method,) = explainer.artifact.config.output.labels, explainer.methods
     probabilities = predict_sample(explainer.artifact, subject.inputs)
     answer, second = probabilities.topk(2).indices.tolist()
@@ -142,7 +141,7 @@ def _account_for(explainer: Explainer, subject: ExplainedSample, label: int) -> 
 def _explain_class(
     explainer: Explainer, subject: ExplainedSample, target: int, probabilities: Float[Tensor, " classes"]
 ) -> ClassAttribution:
-    """Return what speaks for a class, without measuring how true that is."""
+    """Return the attribution for a class, without its faithfulness."""
     artifact, (method,) = explainer.artifact, explainer.methods
     relevance = attribute(artifact, subject.inputs, method, torch.tensor([target]))
     shown, drawn = show_relevance(artifact, subject, relevance[0].numpy())

@@ -26,11 +26,11 @@ _CEILINGS = {
     Tensor.relu_: math.inf,
     F.relu6: 6.0,
 }
-"""Functions that rectify, and where they end; nn.ReLU6 calls `F.hardtanh` from 0 to 6 instead."""
+"""Rectifying functions and their upper bounds; nn.ReLU6 calls `F.hardtanh` from 0 to 6 instead."""
 
 
 class _GuidedRectifier(torch.autograd.Function):
-    """ReLU up to a ceiling; backwards it passes what is positive, where it was open."""
+    """ReLU up to a ceiling; its backward pass keeps positive gradients where it was active."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, ceiling: float) -> Tensor:
@@ -44,7 +44,7 @@ class _GuidedRectifier(torch.autograd.Function):
 
 
 class GuidedMode(TorchFunctionMode):
-    """While it is active, each ReLU is a guided one; `count` says how many there were."""
+    """A mode in which each ReLU is a guided one; `count` is the number of calls."""
 
     def __init__(self) -> None:
         super().__init__()

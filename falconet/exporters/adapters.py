@@ -1,6 +1,6 @@
-"""How raw samples of each modality come into exported files, and into the graphs from which these are written.
+"""Preparation of raw samples of each modality for exported files, and for the graphs that these are written from.
 
-Imports no torch: whoever asks a file may have none, and only graphs need it.
+Imports no torch: whoever runs a file may have none, and only graphs need it.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Prepare = Callable[[Any], np.ndarray]
-"""A raw sample to what a file takes of it, without the dimension of the batch."""
+"""Function from a raw sample to the input of a file, without the batch dimension."""
 
 
 @dataclass(frozen=True)
 class ExportAdapter:
-    """How raw samples of a modality come into exported files."""
+    """Preparation of a modality's raw samples for exported files."""
 
     open: Callable[[Metadata, str | None], Prepare]
-    """From what a file says of itself, and its tokenizer, to what prepares samples for it."""
+    """Returns the function that prepares samples for a file, given its metadata and its tokenizer."""
     make_up: Callable[[Any, np.ndarray, np.random.Generator], Samples]
-    """From an input spec to random samples of these names."""
+    """Returns random samples with these names, given an input spec."""
     thin: Callable[[Samples, int], Samples]
-    """Makes images smaller until no side has more pixels than this; leaves what has no sides."""
+    """Subsamples images until no side has more pixels than this; leaves other samples as they are."""
     input: str
     """Name of a graph's input of raw samples; that of a bare network is `input`."""
     make_preprocess: Callable[[Any], nn.Module]
-    """From an input spec to what stands before the network in a graph."""
+    """Returns the preprocessing before the network in a graph, given an input spec."""
     make_example: Callable[[Any], Tensor]
-    """From an input spec to two raw samples to trace a graph with."""
+    """Returns two raw samples to trace a graph with, given an input spec."""
     sides: Mapping[int, str]
-    """Dimensions of raw samples, besides the batch, that no graph fixes, and their names."""
+    """Names of the dimensions of raw samples, besides the batch, that no graph fixes."""
     find_sequence: Callable[[Any], tuple[int, str] | None]
-    """From an input spec to the dimension that counts steps, and its name, where a sample may have fewer."""
+    """Returns the dimension that counts steps, and its name, given an input spec; None where no sample has fewer."""
 
 
 def _open_images(metadata: Metadata, tokenizer: str | None) -> Prepare:
-    """Return what hands images on; only their type may differ."""
+    """Return a function that passes images on; only their type may change."""
     if metadata.input.dtype == "uint16":
         return lambda image: to_words(_check_sides(image, metadata.sides))
     return lambda image: _check_sides(image, metadata.sides)
@@ -66,13 +66,13 @@ def _check_sides(image: np.ndarray, most: int | None) -> np.ndarray:
 
 
 def _open_series(metadata: Metadata, tokenizer: str | None) -> Prepare:
-    """Return what gives series their number of steps."""
+    """Return a function that gives series the model's number of steps."""
     spec: Any = metadata.input
     return lambda series: pad_or_resample(series, spec)
 
 
 def _open_texts(metadata: Metadata, tokenizer: str | None) -> Prepare:
-    """Return what makes tokens of texts, which no file does itself."""
+    """Return a function that tokenizes texts, which no file does itself."""
     assert tokenizer is not None
     encoder = TextEncoder(tokenizer, metadata.input.shape[0])
     return lambda text: encoder.encode([text])[0]
@@ -94,7 +94,7 @@ def _make_up_series(spec: SeriesSpec, names: np.ndarray, generator: np.random.Ge
 
 
 def _make_up_texts(spec: TextSpec, names: np.ndarray, generator: np.random.Generator) -> Samples:
-    """Return random letters, up to four for each of the model's tokens."""
+    """Return texts of random letters, up to four for each of the model's tokens."""
     lengths = generator.integers(1, 4 * spec.shape[0], len(names))
     return Texts(["".join(map(chr, generator.integers(32, 127, length))) for length in lengths], names)
 
@@ -125,21 +125,21 @@ class ThinnedSamples:
 
 
 def _wrap_images(spec: ImageSpec) -> nn.Module:
-    """Return what scales and normalizes images of any size."""
+    """Return a module that scales and normalizes images of any size."""
     from falconet.exporters.resizing import AnyImage
 
     return AnyImage(spec)
 
 
 def _wrap_series(spec: SeriesSpec) -> nn.Module:
-    """Return what turns fitted series into normalized ones."""
+    """Return a module that normalizes series of the model's length."""
     from falconet.data.preprocessing import SeriesPreprocess
 
     return SeriesPreprocess(spec)
 
 
 def _wrap_tokens(spec: TextSpec) -> nn.Module:
-    """Return what leaves tokens as they are, which are made outside."""
+    """Return a module that leaves tokens, which are made outside, as they are."""
     from torch import nn
 
     return nn.Identity()

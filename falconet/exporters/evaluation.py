@@ -1,4 +1,4 @@
-"""evaluate_exported(): how good the answers of an exported file are, on samples fit to evaluate its model."""
+"""evaluate_exported(): evaluation of an exported file on samples fit to evaluate its model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from falconet.exporters.targets import Runtime
 from falconet.schema import from_mapping
 
 _LEAST = float(np.finfo(np.float32).tiny)
-"""What a probability of 0 counts as: its logarithm is a logit."""
+"""Least probability, which stands for 0, so that its logarithm is finite."""
 
 
 def evaluate_exported(
@@ -37,12 +37,12 @@ def evaluate_exported(
 ) -> Evaluation:
     """Evaluate an exported file on a split of a source, from raw samples, as `falconet.evaluate` evaluates a model.
 
-    Classes are matched by name; `settings` are those of `DataConfig`. A file does not tell how training split its data,
-    so that only splits which a source has of its own are evaluated, or all samples (`split="all"`). None is the
+    Classes are matched by name; `settings` are those of `DataConfig`. A file does not state how training split its
+    data, so that only splits which a source has of its own are evaluated, or all samples (`split="all"`). None is the
     source's test split, or of another source than that of training, without one of its own, all samples.
 
     Raises PathError for what does not exist, ExportError for a file that holds a bare network or is none of falconet's,
-    DataError for a split that only the model's own folder tells of, and for classes that the file does not know.
+    DataError for a split that only the model's own folder records, and for classes that the file does not know.
     """
     session = open_session(runtime, Path(path))
     metadata = session.metadata
@@ -82,7 +82,7 @@ def _find_own_split(dataset: Dataset, metadata: Metadata, split: str | None) -> 
 
 
 def _answer_split(session: Session, path: Path, dataset: Dataset, split: Split) -> SplitLogits:
-    """Return an exported file's answers to a split; logits are the logarithms of its probabilities.
+    """Return an exported file's predictions on a split; logits are the logarithms of its probabilities.
 
     Raises DataError where nothing of it can be read.
     """

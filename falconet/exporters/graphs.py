@@ -1,4 +1,4 @@
-"""The whole way from raw samples to probabilities as one module that can be traced: what every format holds."""
+"""One traceable module from raw samples to probabilities, which every format holds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from falconet.tasks import Task, task_of
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """A module with what must be known to trace it."""
+    """A module with all that is needed to trace it."""
 
     module: nn.Module
     input: str
@@ -28,13 +28,13 @@ class Graph:
     """Name of its only output."""
     example: Tensor
     axes: Mapping[int, str]
-    """Dimensions of the input that are not fixed, and their names."""
+    """Names of the input's dimensions that are not fixed."""
     length: tuple[int, int] | None
-    """The dimension of `axes` that counts tokens or steps, and how many there are at most."""
+    """Dimension of `axes` that counts tokens or steps, and the most of them; None: there is no such dimension."""
 
 
 class InferenceModule(nn.Module):
-    """Raw samples to the model's answers: of a classifier probabilities."""
+    """Module from raw samples to the model's outputs: class probabilities of a classifier."""
 
     def __init__(self, preprocess: nn.Module, network: nn.Module, temperature: float, task: Task) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class InferenceModule(nn.Module):
 
 
 def make_graph(artifact: Artifact, *, preprocessing: bool = True) -> Graph:
-    """Return what is exported: the way from raw samples to probabilities, or without `preprocessing` the bare network.
+    """Return the graph to export: from raw samples to probabilities, or without `preprocessing` the bare network.
 
     Raw images are uint8 or uint16, of any height, width, and 1 or 3 channels last; series float32 as
     `pad_or_resample` returns them; texts are token numbers. The bare network takes normalized input and returns logits.

@@ -18,7 +18,7 @@ from falconet.exporters.programs import find_reason, quiet, refuse, trace_layer
 from falconet.exporters.tracing import TracedModel, Written
 
 SCOPES = "pkg.torch.onnx.name_scopes"
-"""What the converter says of each node that stays: the layer that it comes from."""
+"""Key of the property in which the converter names the layer that a node comes from."""
 
 
 def write_onnx(traced: TracedModel, path: Path) -> Written:
@@ -59,7 +59,7 @@ def convert(program: ExportedProgram, graph: Graph) -> onnx.ModelProto:
 
 
 def list_parts(model: onnx.ModelProto) -> Iterator[Any]:
-    """Yield all that may have notes of its own: graphs, functions, and what they hold, at any depth."""
+    """Yield all parts that may have metadata of their own: graphs, functions, and their contents, at any depth."""
     graphs = [model.graph]
     holders: list[Any] = list(model.functions)
     while graphs or holders:

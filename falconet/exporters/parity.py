@@ -1,4 +1,4 @@
-"""The gate: does an export answer as the model did, on samples that the model was not trained on?"""
+"""Parity check: whether an export predicts as the model does, on samples that it was not trained on."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from falconet.exporters.targets import Target
 from falconet.modalities import modality_of
 
 _TOLERANCE = 1e-4
-"""Largest difference of a probability that counts as the same answer."""
+"""Largest allowed difference of a probability in exact formats."""
 _COMPARED = 256
 """Samples on which exact formats are compared."""
 _LOGIT_TOLERANCE = 1e-4
-"""The same for logits, as a fraction of the largest one."""
+"""Largest allowed difference of a logit in exact formats, as a fraction of the largest logit."""
 _LOGIT_NOISE = 0.25
-"""Root mean square of what integers may change logits by, as a fraction of the logits' own; each may differ more."""
+"""Largest allowed root mean square of integers' changes of logits, as a fraction of the logits' own."""
 _EVALUATED = 2000
-"""Samples at most on which the accuracy of integers is weighed."""
+"""Most samples on which the accuracy of integers is evaluated."""
 _NEAR = 1e-6
-"""A drop so near to what is allowed takes more samples than there are to tell them apart."""
+"""Difference between a drop and its limit that no available number of samples can show."""
 _MIN_EVALUATED = 30
-"""Samples without which nothing is said about integers."""
+"""Fewest samples on which integers can be evaluated."""
 _MIN_AGREEMENT = 0.9
-"""Fraction of the samples that integers must answer as the model does, right or wrong, unless more may be lost."""
+"""Least fraction of samples on which integers must predict the model's class, unless `max_drop` allows less."""
 CALIBRATED = 200
-"""Samples at most by which ranges of integers are chosen; never those that are evaluated."""
+"""Most samples by which ranges of integers are calibrated; never those that are evaluated."""
 _MADE_UP = 32
 
 
@@ -53,36 +53,36 @@ class HeldOut:
 
     samples: Samples
     labels: Int64[np.ndarray, " samples"] | None
-    """As positions in the model's own; None: made-up samples have none."""
+    """Indices in the model's own labels; None: random samples have none."""
     description: str
 
     def part(self, indices: Int64[np.ndarray, " kept"]) -> HeldOut:
-        """Return some of them."""
+        """Return the samples at these indices."""
         labels = None if self.labels is None else self.labels[indices]
         return HeldOut(self.samples.take(indices), labels, self.description)
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How an export's answers differ from the model's; fractions of 0 to 1."""
+    """Differences between an export's predictions and the model's; fractions of 0 to 1."""
 
     n: int
     samples: str
-    """Which ones."""
+    """Description of the samples."""
     max_abs_difference: float
-    """Of any probability."""
+    """Largest difference of any probability."""
     agreement: float
-    """Fraction of the samples with the same answer."""
+    """Fraction of the samples with the same predicted class."""
     logit_difference: float | None = None
-    """Of any logit, as a fraction of the largest one; None where the export gives probabilities."""
+    """Largest difference of any logit, as a fraction of the largest one; None where the export gives probabilities."""
     logit_noise: float | None = None
-    """Root mean square of all logits' differences, as a fraction of the logits' own; None as before."""
+    """Root mean square of all logits' differences, as a fraction of the logits' own; None likewise."""
     accuracy_before: float | None = None
-    """None for samples without labels; so are the next three."""
+    """Accuracy of the model; this and the next three fields are None for samples without labels."""
     accuracy_after: float | None = None
     accuracy_drop: float | None = None
     accuracy_drop_ci: tuple[float, float] | None = None
-    """95%; see `metrics.paired_interval`."""
+    """95% interval of the drop; see `metrics.paired_interval`."""
 
 
 def find_held_out(
@@ -90,7 +90,7 @@ def find_held_out(
 ) -> HeldOut:
     """Return the validation samples of a model's own data, or of `source`, or all of a source without such a split.
 
-    Where a model's own data cannot be read, exact formats are compared on made-up samples. Raises what reading `source`
+    Where a model's own data cannot be read, exact formats are compared on random samples. Raises what reading `source`
     raises, and DataError where labels are needed and there are none.
     """
     try:
@@ -139,7 +139,7 @@ def draw_random_samples(artifact: Artifact, reason: str) -> HeldOut:
 
 
 def limit_sides(held_out: HeldOut, artifact: Artifact, target: Target) -> HeldOut:
-    """Return samples that a format takes: the model and its export are asked about the same ones."""
+    """Return samples no larger than a format takes, so that the model and its export get the same ones."""
     sides = target.most.get("height")
     thin = ADAPTERS[artifact.config.input.kind].thin
     return replace(held_out, samples=thin(held_out.samples, sides)) if sides else held_out
@@ -157,9 +157,9 @@ def split_held_out(held_out: HeldOut, *, exact: bool) -> tuple[HeldOut, HeldOut]
 
 
 def compare_with_export(artifact: Artifact, session: Session, prepare: Prepare, held_out: HeldOut) -> Parity:
-    """Ask the model and its export about the same raw samples, in batches and one alone.
+    """Compare the outputs of the model and its export for the same raw samples, in batches and one alone.
 
-    Raises DataError where none can be read, ExportError for a model that answers with NaN.
+    Raises DataError where none can be read, ExportError for a model whose output is NaN.
     """
     logits, lost = predict_logits(artifact, held_out.samples)
     read = [index for index in range(len(held_out.samples)) if index not in lost]
@@ -189,7 +189,7 @@ def compare_with_export(artifact: Artifact, session: Session, prepare: Prepare, 
 
 
 def _find_difference(found: Float[np.ndarray, "asked classes"], wanted: Float[np.ndarray, "samples classes"]) -> float:
-    """Return the largest difference of answers to all samples, and to the first one once more, alone."""
+    """Return the largest difference of outputs for all samples, and for the first one once more, alone."""
     return float(np.abs(found - np.concatenate([wanted, wanted[:1]])).max())
 
 
@@ -247,10 +247,10 @@ def read_all(samples: Samples) -> Iterator[Any]:
 
 
 def check_parity(parity: Parity, target: Target, max_drop: float) -> None:
-    """Raise ExportError unless an export answers as the model does.
+    """Raise ExportError unless an export predicts as the model does.
 
-    Of integers, at most `max_drop` points of accuracy may be lost, with 97.5% confidence, and bare networks' logits may
-    differ by LOGIT_NOISE; 100 allows whatever comes.
+    Integers may lose at most `max_drop` points of accuracy, with 97.5% confidence, and logits of bare networks may
+    differ by _LOGIT_NOISE; 100 allows anything.
     """
     if not np.isfinite(parity.max_abs_difference):
         raise ExportError(f"wanted probabilities, found NaN in the export's answers to {parity.samples}")
@@ -271,7 +271,7 @@ def check_parity(parity: Parity, target: Target, max_drop: float) -> None:
 
 
 def _check_integers(parity: Parity, max_drop: float) -> None:
-    """Raise ExportError unless so many points of accuracy at most are lost, for what the samples can tell.
+    """Raise ExportError unless at most `max_drop` points of accuracy are lost, as far as the samples can show.
 
     Neither accuracy nor agreement would change if all of a sample's logits were shifted, or scaled.
     """
@@ -315,10 +315,9 @@ def _find_remedy(parity: Parity, max_drop: float) -> str:
 
 
 def count_wanted(parity: Parity, limit: float) -> int | None:
-    """Return how many samples would show that no more than a fraction of `limit` is lost, if more were answered as
-    these.
+    """Return how many samples would show that at most `limit` of accuracy is lost, if more had these predictions.
 
-    None: however many would not, as more is lost.
+    None: no number of samples would, as more is lost.
     """
     drop = parity.accuracy_drop
     assert drop is not None

@@ -1,4 +1,4 @@
-"""Graphs traced by torch.export, from which every format is written, and which layer is to blame where none comes."""
+"""Graphs traced by torch.export, from which every format is written, and the layer to blame where tracing fails."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _CHATTY = ("torch.fx.experimental.symbolic_shapes", "torch._subclasses.fake_tens
 """Loggers that print pages about a layer that cannot be traced, before the error says so; the last one warns of how
 another library, which ExecuTorch brings, calls torch."""
 _QUIET = RLock()
-"""Held while something is silenced."""
+"""Lock held while output is silenced."""
 Attempt = Callable[[nn.Module, tuple[Any, ...]], object]
-"""Tries to export a module on an example of its inputs; raises what it likes."""
+"""Function that tries to export a module on example inputs; it may raise any exception."""
 
 
 def trace(graph: Graph, most: Mapping[str, int]) -> ExportedProgram:
@@ -47,14 +47,14 @@ def trace(graph: Graph, most: Mapping[str, int]) -> ExportedProgram:
 
 
 def _forget_places(program: ExportedProgram) -> None:
-    """Remove from each node which line of which file on this machine it comes from: formats would tell it to all."""
+    """Remove from each node which line of which file on this machine it comes from: formats would publish it."""
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, GraphModule) else ():
             node.meta.pop("stack_trace", None)
 
 
 def _bound_axis(graph: Graph, axis: int, most: Mapping[str, int]) -> Any:
-    """Return what torch.export is told of a dimension: that it may be anything up to a bound, where there is one."""
+    """Return torch.export's description of a dimension: any size, up to a bound where there is one."""
     longest = {graph.axes[graph.length[0]]: graph.length[1]} if graph.length else {}
     bound = {**most, **longest, "channels": 3}.get(graph.axes[axis])
     return Dim.DYNAMIC if bound is None else Dim.DYNAMIC(max=bound)
@@ -72,7 +72,7 @@ def find_steps(program: ExportedProgram, graph: Graph) -> tuple[int, int] | None
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what torch.export says beside raising it."""
+    """Silence what torch.export prints besides raising it."""
     loggers = [logging.getLogger(name) for name in _CHATTY]
     levels = [logger.level for logger in loggers]
     # Filters and levels are the whole process's: of two threads at once, one would keep the other's for good.

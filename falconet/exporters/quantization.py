@@ -21,13 +21,13 @@ from falconet.exporters.tracing import TracedModel, Written
 _WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
 """Operators whose weights become integers."""
 _CARRIED = frozenset({"Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Add", "Concat", "Mul", "Sigmoid"})
-"""Operators between them that go on with integers instead of turning them back."""
+"""Operators between those with weights that compute with integers too."""
 _SEQUENTIAL = frozenset({"Softmax", "LSTM", "GRU", "RNN"})
 """Operators of attention and recurrent layers."""
 
 
 class _Calibration(CalibrationDataReader):  # type: ignore[misc]
-    """Hands samples out one by one, as the quantizer asks for them."""
+    """Hands samples to the quantizer one by one."""
 
     def __init__(self, name: str, inputs: Iterable[np.ndarray]) -> None:
         self.batches: Iterator[dict[str, np.ndarray]] = ({name: array[None]} for array in inputs)
@@ -41,7 +41,7 @@ def write_int8(traced: TracedModel, path: Path) -> Written:
 
     Preprocessing and the softmax stay in single precision, and so do attention, normalization and recurrent layers,
     for which there are no such operators. Weights take 7 bits: with 8, processors without instructions for dot products
-    of integers add two products up in 16 bits, which overflow, so that answers would depend on the machine. Raises
+    of integers add two products up in 16 bits, which overflow, so that results would depend on the machine. Raises
     ExportError where no layer is left.
     """
     baseline = traced.scratch / "baseline.onnx"
@@ -85,6 +85,6 @@ def _choose_nodes(graph: onnx.GraphProto) -> list[str]:
 
 
 def _is_preprocessing(node: onnx.NodeProto) -> bool:
-    """Tell whether the converter made a node of what stands before the network."""
+    """Tell whether a node belongs to the preprocessing before the network."""
     scopes = {entry.key: entry.value for entry in node.metadata_props}.get(SCOPES, "")
     return "'preprocess'" in scopes

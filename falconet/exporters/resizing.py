@@ -1,4 +1,4 @@
-"""AnyImage: what scales images in a graph that knows their size only when it runs."""
+"""AnyImage: scaling of images in a graph that knows their size only when it runs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class AnyImage(ImagePreprocess):
     def weigh(
         self, positions: Int64[Tensor, " found"], side: Placement, wanted: int
     ) -> Float32[Tensor, "wanted found"]:
-        """Return the fraction of each pixel of a line in each of the model's; those that are padding have none."""
+        """Return the weight of each pixel of a line in each of the model's pixels; padding has none."""
         places = torch.arange(wanted) + side.start
         if self.spec.resize_mode != "pad":
             return weigh_pixels(positions, places, side)

@@ -1,4 +1,4 @@
-"""Exported files, opened and asked by their own runtimes. Torch is imported only for files that are torch's own."""
+"""Exported files, opened and run by their own runtimes. Torch is imported only for files that are torch's own."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from falconet.storage import settle
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """An exported file that is ready to answer."""
+    """An exported file that is ready for inference."""
 
     metadata: Metadata
     run: Callable[[np.ndarray], np.ndarray]
-    """A batch of inputs, as the file takes them, to its outputs of shape (batch, classes)."""
+    """Returns the outputs, of shape (batch, classes), for a batch of the file's inputs."""
 
 
 def open_session(runtime: Runtime, path: Path, *, threads: int = 1) -> Session:

@@ -17,34 +17,35 @@ Runtime = Literal["onnxruntime", "openvino", "executorch", "torch"]
 
 @dataclass(frozen=True)
 class Target:
-    """One line of the table."""
+    """One export format: a row of TARGETS."""
 
     writer: str
-    """`module:function`; the function writes a `Draft` to a path whose folder exists, and returns `Written`."""
+    """`module:function`; the function writes a `TracedModel` to a path whose folder exists, and returns `Written`."""
 
     runtime: Runtime
-    """What the export is run with, here and in the gate."""
+    """Runtime that the export is run with, here and in the parity check."""
 
     suffix: str
-    """How the name of the file ends; empty for a folder."""
+    """Suffix of the file's name; empty for a folder."""
 
     modules: tuple[str, ...] = ()
-    """Of other packages that are needed."""
+    """Modules of other packages that are needed."""
 
     extra: str = ""
-    """The optional dependencies that bring them."""
+    """Extra (optional dependencies) that installs `modules`; empty: none is needed."""
 
     exact: bool = True
-    """Whether probabilities are to be the model's own; False: integers, whose accuracy is weighed."""
+    """Whether probabilities must be the model's own; False: integers, whose loss of accuracy is limited."""
 
     most: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
-    """Of dimensions by name, where the format plans its memory beforehand."""
+    """Bounds of dimensions by name, where the format plans its memory beforehand."""
 
 
 _MAX_PIXELS = 1024
-"""Of an image's sides where memory is planned beforehand: 25 MB for one in color, in single precision twice over."""
+"""Most pixels of an image's side where memory is planned beforehand: 25 MB for one in color, in single precision twice
+over."""
 MAX_DROP = 0.5
-"""Points of accuracy that integers may cost where nobody says more."""
+"""Points of accuracy that integers may cost by default."""
 _ONNX = ("onnx", "onnxscript", "onnxruntime")
 
 TARGETS: Mapping[str, Target] = MappingProxyType(
@@ -75,7 +76,7 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
 
 
 def find_target(name: str) -> Target:
-    """Return a line of the table. Raises UnknownNameError, and MissingExtraError without what it needs."""
+    """Return the target of a name. Raises UnknownNameError, and MissingExtraError without what it needs."""
     if name not in TARGETS:
         raise UnknownNameError("target", name, TARGETS)
     target = TARGETS[name]

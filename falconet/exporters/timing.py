@@ -1,4 +1,4 @@
-"""How long each runtime takes for one network's answer, measured alike; for reports and comparisons."""
+"""Latencies of networks in each runtime, measured alike; for reports and comparisons."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from falconet.storage import scratch
 
 _LOGGER = logging.getLogger(__name__)
 _Call = Callable[[], object]
-"""Answers one sample."""
+"""Function that runs a network on one sample."""
 _QUICK = 0.5
-"""Seconds for the latency that every report has."""
+"""Seconds spent on the latency that every report has."""
 _UNROLLED = 128
-"""Steps of recurrence that are exported just to be timed: 1,460 took 17 minutes."""
+"""Most steps of recurrence that are exported just to be timed: 1,460 took 17 minutes."""
 
 
 def time_torch(artifact: Artifact, *, seconds: float = _QUICK) -> Latency:
     """Return the latency of one normalized sample in torch, on one thread of this machine, measured within `seconds`.
 
-    A network that takes longer than that answers once to warm up, and once more.
+    A network that takes longer than that is run once to warm up, and once more.
     """
     with pinned_threads(1), torch.inference_mode():
         return measure_latency(partial(artifact.model, artifact.make_blank()), seconds=seconds, least=1)
@@ -48,7 +48,7 @@ def time_runtimes(artifact: Artifact) -> dict[Runtime, Latency]:
 
 
 def time_together(artifacts: Sequence[Artifact]) -> list[dict[Runtime, Latency]]:
-    """Return the same for several networks.
+    """Return the latencies of several networks as `time_runtimes` does.
 
     All take turns, in all runtimes, so that `falconet.latency.compare_latencies` can tell any two apart.
     """
@@ -71,9 +71,9 @@ def find_fastest(latencies: Mapping[Runtime, Latency]) -> Runtime:
 
 
 def open_exported(artifact: Artifact, folder: Path) -> dict[Runtime, _Call]:
-    """Return what answers a sample by the bare network as ONNX, in each runtime that is installed and can run it.
+    """Return functions that run the bare network as ONNX on a sample, for each installed runtime that can run it.
 
-    What cannot be exported, or not run, is logged and left out, as reports tell of the runtimes that there are; any
+    What cannot be exported, or not run, is logged and left out, as reports list the runtimes that there are; any
     other error comes through.
     """
     if not is_installed(TARGETS["onnx"]):
@@ -134,12 +134,12 @@ def describe_plan() -> str:
 
 
 def _list_runtimes() -> list[Runtime]:
-    """Return those that read ONNX and are installed."""
+    """Return the runtimes that read ONNX and are installed."""
     return ["onnxruntime", *(("openvino",) if is_installed(TARGETS["openvino"]) else ())]
 
 
 def _open_call(runtime: Runtime, path: Path, artifact: Artifact) -> _Call:
-    """Return what asks an exported network in a runtime, which has answered once. Raises ExportError."""
+    """Return a function that runs an exported network in a runtime, after one warm-up call. Raises ExportError."""
     session, sample = open_session(runtime, path, threads=1), artifact.make_blank().numpy()
     infer(session, sample)
     return partial(session.run, sample)

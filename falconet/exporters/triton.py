@@ -24,7 +24,7 @@ _TYPES: dict[int, str] = {
     onnx.TensorProto.FLOAT: "TYPE_FP32",
 }
 _MOST = 64
-"""Samples that the server may gather into one batch."""
+"""Most samples that the server may gather into one batch."""
 
 
 def write_triton(draft: TracedModel, path: Path) -> Written:

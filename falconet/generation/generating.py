@@ -1,4 +1,4 @@
-"""generate(): a folder of images that a generator made, marked as such, with a picture beside the nearest real ones."""
+"""generate(): a folder of generated images, marked as such, with a picture of them beside the nearest real ones."""
 
 from __future__ import annotations
 
@@ -30,26 +30,27 @@ from falconet.storage import format_json, hold, is_vacant, swap
 _MANIFEST_FILE = "manifest.json"
 _SHEET_FILE = "nearest.png"
 _MARK = "generated"
-"""Keyword of the text in each PNG that says that it shows nothing real."""
+"""Keyword of the text in each PNG that says that the image is generated."""
 
 _SHOWN_CLASSES, _SHOWN_SAMPLES = 10, 3
-"""Rows of the picture, and made images in each."""
+"""Rows of the picture, one a class, and generated images in each, at most."""
 
 
 @dataclass(frozen=True)
 class Generation:
-    """What `generate_images` made."""
+    """The result of `generate_images`."""
 
     out: Path
     images: int
     steps: int
-    """Of the generator's training."""
+    """Steps of the generator's training."""
     loss: float
-    """Mean of its last epoch."""
+    """Mean loss of the generator's last epoch."""
     nearest: float
-    """Median over made images of the distance to the nearest training image: root mean square, in 0..1."""
+    """Median distance of generated images to the nearest training image: root mean square of pixels, in 0..1."""
     held_out_nearest: float | None
-    """The same of real validation images, which are no copies: where `nearest` is much less, the generator copies."""
+    """Median distance of real validation images to the nearest training image; None: there are none. Where `nearest` is
+    much less, the generator copies."""
 
 
 def generate_images(
@@ -62,11 +63,11 @@ def generate_images(
     settings: dict[str, Any] | None = None,
     watch: Callable[[int, int, float], None] = lambda epoch, epochs, loss: None,
 ) -> Generation:
-    """Train a generator on the training images of `source` and write `per_class` made ones of each class to `out`.
+    """Train a generator on the training images of `source` and write `per_class` generated ones of each class to `out`.
 
-    The folder has one of images for each class, `manifest.json`, and `nearest.png`: made images beside the training
-    images nearest to them. Each PNG says in its text `generated` that it was made, and so does the manifest. Images are
-    as large as the source's, or scaled down to MAX_SIDE pixels. `settings` are those of the section `data`. Raises
+    The folder has a folder of images for each class, `manifest.json`, and `nearest.png`: generated images beside the
+    nearest training images. Each PNG says in its text `generated` that it is so, as the manifest does. Images are as
+    large as the source's, or scaled down to MAX_SIDE pixels. `settings` are those of the section `data`. Raises
     DataError for other samples than images, RunExistsError where the folder holds anything, StorageError, and what
     `train_flow` does.
     """
@@ -116,7 +117,7 @@ def _check_vacant(folder: Path) -> None:
 def _read_images(
     dataset: Dataset, name: str
 ) -> tuple[Float32[Tensor, "samples channels height width"], Int64[Tensor, " samples"], list[str]]:
-    """Return a split's readable images with values in 0..1, all of one size, their labels, and what they are called."""
+    """Return a split's readable images with values in 0..1, all of one size, their labels, and their names."""
     height, width = dataset.size
     scale = min(1.0, MAX_SIDE / max(height, width))
     size = max(round(height * scale), 1), max(round(width * scale), 1)
@@ -132,14 +133,14 @@ def _read_images(
 def _find_nearest(
     images: Float32[Tensor, "samples channels height width"], known: Float32[Tensor, "known channels height width"]
 ) -> tuple[Int64[Tensor, " samples"], Float32[Tensor, " samples"]]:
-    """Return which of the known images is nearest to each, and the root mean square of the difference of pixels."""
+    """Return the position of the known image nearest to each, and the root mean square of the pixels' difference."""
     values = known[0].numel()
     found = [torch.cdist(part.flatten(1), known.flatten(1)).min(dim=1) for part in torch.split(images, 256)]
     return torch.cat([each.indices for each in found]), torch.cat([each.values for each in found]) / values**0.5
 
 
 def name_files(labels: Sequence[str]) -> list[str]:
-    """Return a path for each image: its class's folder, of a name that every system takes, and a number."""
+    """Return a path for each image: its class's folder, with a name that every system allows, and a number."""
     folders: dict[str, str] = {}
     for label in labels:
         if label in folders:
@@ -160,7 +161,7 @@ def name_files(labels: Sequence[str]) -> list[str]:
 
 
 def _encode_png(image: UInt8[np.ndarray, "height width channels"], mark: str) -> bytes:
-    """Return an image as PNG with the text that says that it was made."""
+    """Return an image as PNG with the text that says that it is generated."""
     from PIL import Image, PngImagePlugin
 
     info = PngImagePlugin.PngInfo()
@@ -173,7 +174,7 @@ def _encode_png(image: UInt8[np.ndarray, "height width channels"], mark: str) ->
 def _describe(
     dataset: Dataset, flow: Flow, done: Generation, mark: str, files: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Return the manifest: how the images were made, how near they are to real ones, and each of them."""
+    """Return the manifest: the generator, the distances to real images, and a list of the generated ones."""
     return {
         _MARK: mark,
         "source": dataset.source,
@@ -198,7 +199,7 @@ def _draw_sheet(
     distances: Float32[Tensor, " made"],
     classes: Sequence[str],
 ) -> bytes:
-    """Return a PNG: a row a class, made images each with the training image nearest to it on its right."""
+    """Return a PNG with a row per class: generated images, each with the nearest training image on its right."""
     from matplotlib.figure import Figure
 
     shown = torch.unique(labels)[:_SHOWN_CLASSES].tolist()

@@ -1,4 +1,4 @@
-"""label(): a page without network on which a person labels what is worth it, and Label Studio's tasks of the same."""
+"""label(): an offline page for labeling the most useful samples, and the same as Label Studio's tasks."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from falconet.storage import hold, prepare_folder, swap
 from falconet.training import Callback
 
 _PAGE, _TASKS, _INTERFACE = "label.html", "tasks.json", "labeling-config.xml"
-"""What is written: the page, the same tasks for Label Studio, and a project's interface there."""
+"""Names of the output files: the page, its tasks for Label Studio, and the labeling interface there."""
 
 
 @dataclass(frozen=True)
 class Labeling:
-    """What `label` wrote."""
+    """The result of `label`."""
 
     out: str
     page: str
@@ -40,11 +40,11 @@ class Labeling:
     tasks: str
     """Path of Label Studio's tasks."""
     label_errors: tuple[LabelError, ...]
-    """On the page, the most suspicious first."""
+    """Likely label errors on the page, the most suspicious first."""
     next: tuple[str, ...]
-    """Names of the samples to label next, the first first."""
+    """Names of the samples to label next, by priority."""
     labeled: int
-    """Samples of the source with labels."""
+    """Number of the source's samples with labels."""
     unlabeled: int
     classes: tuple[str, ...]
     skipped: tuple[Unreadable, ...] = ()
@@ -71,9 +71,9 @@ def label(
     most `count` of each are on the page.
 
     `out` is a folder, by default `runs/<source>-labels`: it gets the page, which is one file and asks no network,
-    `tasks.json`, which Label Studio imports, and, where classes are known, `labeling-config.xml`, its interface. What
-    the page downloads is `tasks.json` with the new labels in it, which `train` reads. Of samples with labels it holds
-    all; tasks of Label Studio keep whatever else they hold.
+    `tasks.json`, which Label Studio imports, and, where classes are known, `labeling-config.xml`, its interface. The
+    page downloads `tasks.json` with the new labels in it, which `train` reads. It holds all samples with labels; tasks
+    of Label Studio keep whatever else they hold.
 
     `settings` are those of the section `data`; `callbacks` see the training where labels are checked by a network that
     is trained for it. Raises ConfigError for a count below 1, DataError for a source that cannot be read or a model
@@ -126,7 +126,7 @@ def label(
 
 
 def _suspect(dataset: Dataset | None, callbacks: Sequence[Callback]) -> tuple[tuple[LabelError, ...], tuple[str, ...]]:
-    """Return the labels that are likely wrong, or a note where there are too few to tell, or they teach nothing."""
+    """Return likely label errors, or a note where there are too few labels, or they cannot be learned."""
     if dataset is None or len(dataset.classes) < 2:
         return (), ()
     try:
@@ -143,7 +143,7 @@ def _list_classes(pool: Pool, artifact: Artifact | None) -> tuple[str, ...]:
 
 
 def _choose_control(pool: Pool, config: DataConfig, key: str) -> Control:
-    """Return the tag by which the page labels: that of the source's labels. Raises DataError where it is not clear."""
+    """Return the control tag of the page's labels: that of the source's. Raises DataError where it is ambiguous."""
     if not pool.tasks:
         return Control(target=key)
     name = (pool.labeled.columns.get("label") if pool.labeled else None) or config.columns.label
@@ -152,16 +152,16 @@ def _choose_control(pool: Pool, config: DataConfig, key: str) -> Control:
 
 @dataclass(frozen=True, eq=False)
 class Draft:
-    """What the page shows of a sample, and where that comes from."""
+    """A sample on the page, with its origin."""
 
     item: PageItem
     row: Row | None
     place: tuple[str, int] | None = None
-    """Split and position of a sample with a label; None: it has none."""
+    """Split and position of a sample with a label; None: it has no label."""
 
 
 def _list_errors(pool: Pool, errors: Sequence[LabelError], maker: TaskMaker) -> list[Draft]:
-    """Return what the page shows of labels that are likely wrong."""
+    """Return the page's samples with likely label errors."""
     if pool.labeled is None:
         return []
     wanted = {(error.split, error.name, error.label) for error in errors}
@@ -185,7 +185,7 @@ def _list_errors(pool: Pool, errors: Sequence[LabelError], maker: TaskMaker) -> 
 
 
 def _list_next(pool: Pool, following: Choices, maker: TaskMaker) -> list[Draft]:
-    """Return what the page shows of samples to label next."""
+    """Return the page's samples to label next."""
     drafts = []
     for choice in following.items:
         assert pool.unlabeled is not None
@@ -213,7 +213,7 @@ def _future_split(labeled: Dataset | None, row: Row | None, name: str) -> str | 
 
 
 def _add_prediction(task: dict[str, Any], prediction: dict[str, Any]) -> None:
-    """Add what a model says to a task's predictions."""
+    """Add a model's prediction to a task's predictions."""
     found = task.get("predictions")
     task["predictions"] = [*(found if isinstance(found, list) else []), prediction]
 
@@ -226,7 +226,7 @@ def _own_split(dataset: Dataset, split: str) -> str | None:
 
 
 def _list_rest(pool: Pool, drafts: Sequence[Draft], maker: TaskMaker) -> list[str]:
-    """Return the tasks that the page carries without showing them: of Label Studio all, else those with labels."""
+    """Return the tasks that the page holds without showing them: all others of Label Studio, else those with labels."""
     places = {draft.place for draft in drafts}
     labels: dict[int, str] = {}
     rest = []

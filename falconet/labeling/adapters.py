@@ -1,4 +1,4 @@
-"""How samples of each modality are measured, shown and put into tasks: ADAPTERS, an entry for each."""
+"""Measuring, display and tasks of samples, by modality: see ADAPTERS."""
 
 from __future__ import annotations
 
@@ -27,53 +27,53 @@ from falconet.spec import ImageSpec, InputSpec, ModalityName, SeriesSpec, TextSp
 _SIDE = 384
 """Pixels of the longer side of a picture on the page."""
 _POINTS = 600
-"""Steps of a series that the page draws, at most."""
+"""Steps in the page's drawing of a series, at most."""
 _WIDTH, _HEIGHT = 600, 200
-"""Of the drawing of a series, in its own units."""
+"""Width and height of the drawing of a series, in SVG units."""
 _MAX_TEXT = 20_000
-"""Characters of a text on the page; the task holds all."""
+"""Characters of a text on the page, at most; the task holds the whole text."""
 _MAX_LINES = 8
-"""Channels of a series that the page draws."""
+"""Channels in the page's drawing of a series, at most."""
 
 
 @dataclass(frozen=True)
 class Views:
-    """What the page shows of a sample: one of these."""
+    """The page's display of a sample: a picture, a text or a drawing of a series."""
 
     picture: str | None = None
-    """A PNG, as an address."""
+    """The picture, a PNG as a data URI; None: the sample is no image."""
     text: str | None = None
     paths: tuple[str, ...] = ()
-    """Of a series: the commands of an SVG path for each channel."""
+    """Commands of an SVG path for each channel of a series; empty for other samples."""
     note: str = ""
 
 
 @dataclass(frozen=True)
 class LabelingAdapter:
-    """How samples of one modality are measured, shown and put into tasks.
+    """Functions that measure and show samples of one modality and put them into tasks.
 
-    Its specs tell how samples are read, and nothing of a model.
+    Their specs describe how samples are read, not a model's input.
     """
 
     make_spec: Callable[[int, int | None], InputSpec]
-    """From channels, and a rate where there is one, to a spec."""
+    """Returns the spec for a number of channels and a sample rate, None without one."""
     guess_files: Callable[[Path, Sequence[str]], InputSpec]
-    """From files below a folder, which hold a sample each, to their spec. Raises DataError where none tells."""
+    """Returns the spec of files below a folder, each with one sample. Raises DataError where none can be read."""
     guess_array: Callable[[np.ndarray], InputSpec]
-    """From an array of samples to their spec."""
+    """Returns the spec of an array of samples."""
     measure: Callable[[Any], tuple[int, tuple[int, ...]]]
-    """From a sample to its channels and its size."""
+    """Returns the number of channels and the size of a sample."""
     show: Callable[[Any], Views]
-    """From a sample to what the page shows."""
+    """Returns the page's display of a sample."""
     embed: Callable[[Samples, int], Any]
-    """From samples and a position to what the data of a task holds of one itself."""
+    """Returns the content of the sample at a position, for the data of a task."""
 
 
 # Images
 
 
 def _make_image_spec(channels: int = 3, rate: int | None = None) -> ImageSpec:
-    """Return a spec of color, which holds gray ones too."""
+    """Return a spec of color images, which holds for gray ones too."""
     return ImageSpec((3, 32, 32), (0.0,) * 3, (1.0,) * 3)
 
 
@@ -83,13 +83,13 @@ def _show_image(image: UInt[np.ndarray, "height width channels"]) -> Views:
 
 
 def _embed_image(samples: Samples, index: int) -> str:
-    """Return an image as an address."""
+    """Return an image as a data URI."""
     content = samples.content(index) if isinstance(samples, Encoded) else _encode_pixels(samples.read(index))
     return f"data:{_find_type(content)};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def _encode_pixels(image: UInt[np.ndarray, "height width channels"]) -> bytes:
-    """Return an image as a PNG that holds the same values. Raises UsageError for colours of 16 bits."""
+    """Return an image as a PNG with the same values. Raises UsageError for color with 16 bits."""
     from PIL import Image
 
     if image.dtype != np.uint8 and image.shape[2] > 1:
@@ -140,7 +140,7 @@ def _show_series(series: Float32[np.ndarray, "channels steps"]) -> Views:
 def _draw_series(series: Float32[np.ndarray, "channels steps"]) -> tuple[str, ...]:
     """Return the commands of an SVG path for each channel, all on one scale.
 
-    Of many steps the lowest and the highest of each stretch are kept, so that recordings keep their shape.
+    Long series keep the lowest and the highest step of each interval, so that recordings keep their shape.
     """
     finite = np.isfinite(series)
     low, high = (float(series[finite].min()), float(series[finite].max())) if finite.any() else (0.0, 1.0)
@@ -151,7 +151,7 @@ def _draw_series(series: Float32[np.ndarray, "channels steps"]) -> tuple[str, ..
 
 
 def thin_out(channel: Float32[np.ndarray, " steps"]) -> np.ndarray:
-    """Return the positions of at most _POINTS steps that keep the extremes of what lies between."""
+    """Return the positions of at most _POINTS steps, among them the extremes of each interval."""
     steps = len(channel)
     if steps <= _POINTS:
         return np.arange(steps)
@@ -166,7 +166,7 @@ def thin_out(channel: Float32[np.ndarray, " steps"]) -> np.ndarray:
 
 
 def list_columns(series: Float32[np.ndarray, "channels steps"]) -> dict[str, list[float | None]]:
-    """Return a series as Label Studio has it: a column of numbers for each channel, null for what is missing."""
+    """Return a series in Label Studio's format: a column of numbers for each channel, null for missing values."""
     # The shortest decimal that stands for the same float32.
     return {
         name: [None if np.isnan(value) else float(str(value)) for value in channel]
@@ -175,7 +175,7 @@ def list_columns(series: Float32[np.ndarray, "channels steps"]) -> dict[str, lis
 
 
 def name_channels(count: int) -> tuple[str, ...]:
-    """Return what the columns of a series are called that have no names."""
+    """Return names for the columns of a series without names."""
     return tuple(f"channel_{number}" for number in range(1, count + 1))
 
 

@@ -1,4 +1,4 @@
-"""What is to be labeled: the samples of a source that have labels, and those that have none yet."""
+"""The pool of samples to label: those of a source with labels, and those without."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from falconet.spec import InputSpec, ModalityName
 from falconet.tables import READABLE, Table, iterate_table, read_table
 
 PLACEHOLDERS = ("0", "1")
-"""Names of classes where none are known: networks have an output layer, even where nobody asks it."""
+"""Names of classes where none are known, since networks have an output layer even where it is unused."""
 _LOOKED_AT = 200
-"""Samples that tell how large all are."""
+"""Samples from which the input size is determined, at most."""
 
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """What a sample was read from: a row of a table, or a task."""
+    """The origin of a sample: a row of a table, or a task."""
 
     names: tuple[str, ...]
-    """What the sample may be called."""
+    """Possible names of the sample."""
     cells: Mapping[str, str]
-    """Its group and further columns that are kept, by the columns' names."""
+    """The sample's group and further columns that are kept, by column name."""
     split: str | None
-    """Its own; None: it says none."""
+    """The split that the row names; None: it names none."""
     task: LabelStudioTask | None = None
 
 
@@ -54,20 +54,20 @@ class Pool:
     """The samples of a source."""
 
     labeled: Dataset | None
-    """Those with labels, with splits as training has them; None: there are none."""
+    """Samples with labels, in the splits of training; None: there are none."""
     unlabeled: Dataset | None
-    """Those without, as one split `train` whose labels mean nothing; None: there are none."""
+    """Samples without labels, as one split `train` whose labels mean nothing; None: there are none."""
     tasks: tuple[LabelStudioTask, ...] = ()
-    """Of a file of Label Studio: its tasks, in order."""
+    """Tasks of a file of Label Studio, in order; empty for another source."""
     skipped: tuple[Unreadable, ...] = ()
     rows: Mapping[tuple[str, int], Row] = field(default_factory=dict)
-    """Tasks, and rows of tables that hold splits, groups or what else is kept of them, as `_read_rows` returns them."""
+    """Tasks, and rows of tables with splits, groups or other kept columns, by table and line; see `_read_rows`."""
     origins: tuple[Row | None, ...] = ()
-    """Of each sample without a label: the row that it was read from; None: there is none."""
+    """Row of each sample without a label; None: it has none."""
 
     @property
     def kind(self) -> ModalityName:
-        """What the samples are."""
+        """Modality of the samples."""
         return self.any.kind
 
     def find_row(self, split: str, index: int) -> Row | None:
@@ -79,12 +79,12 @@ class Pool:
 
     @property
     def first(self) -> Split:
-        """A split of them."""
+        """The first split of `any`."""
         return next(iter(self.any.splits.values()))
 
     @property
     def any(self) -> Dataset:
-        """One of both."""
+        """The labeled samples, or else the unlabeled ones."""
         dataset = self.labeled or self.unlabeled
         assert dataset is not None
         return dataset
@@ -93,7 +93,7 @@ class Pool:
 def read_pool(source: str | Path, spec: InputSpec | None, data_root: str | Path | None, config: DataConfig) -> Pool:
     """Read a source with labels, without them, or with some.
 
-    `spec` is that of a model which takes the samples; None: what the source holds tells how they are read. Raises
+    `spec` is the input of a model for the samples; None: it is guessed from the source. Raises
     DataError for a source that can be read neither as `train` nor as `predict` reads it.
     """
     path = Path(source)
@@ -143,7 +143,7 @@ def _read_tasks(path: Path, config: DataConfig) -> tuple[LabelStudioTask, ...]:
 
 
 def _leave_predicted(tasks: Sequence[LabelStudioTask], config: DataConfig) -> DataConfig:
-    """Return settings without a column of labels that is a tag which predictions alone use: it holds none yet."""
+    """Return settings without a label column that is a tag used by predictions alone, and so has no labels yet."""
     name = config.columns.label
     known = any(name in task["data"] or name in label_studio.list_controls(task) for task in tasks)
     if known or name is None or label_studio.find_control(tasks, name) is None:
@@ -154,10 +154,10 @@ def _leave_predicted(tasks: Sequence[LabelStudioTask], config: DataConfig) -> Da
 def _read_rows(
     path: Path, tasks: Sequence[LabelStudioTask], raw: Dataset | None, config: DataConfig
 ) -> dict[tuple[str, int], Row]:
-    """Return what samples were read from, by table (a split, or "") and line: tasks, or rows that hold more.
+    """Return the origins of samples, by table (a split, or "") and line: tasks, or rows with further columns.
 
-    That is a group, further columns or a split, or the name of a series, of which the first row counts. Of any other
-    source, none.
+    Those are a group, a split, other kept columns, or the name of a series, whose first row counts. Other sources have
+    none.
     """
     if tasks:
         return {("", number): read_task(path, number, task, raw) for number, task in enumerate(tasks, start=1)}
@@ -183,7 +183,7 @@ def _read_rows(
 
 
 def _list_tables(path: Path, config: DataConfig) -> dict[str, Table]:
-    """Return the tables of a source by split, or the one by ""; none where it is no table and holds none."""
+    """Return the tables of a source by split, or the single one by ""; empty where it is no table and has none."""
     if path.is_file() and path.suffix.lower() == TASKS_SUFFIX:
         return {"": tabulate_tasks(path, config)[0]}
     if path.is_file() and path.suffix.lower() in READABLE:
@@ -196,7 +196,7 @@ def _list_tables(path: Path, config: DataConfig) -> dict[str, Table]:
 
 
 def _find_roles(table: Table, config: DataConfig) -> Mapping[str, str]:
-    """Return what the columns of a table without labels hold."""
+    """Return the roles of the columns of a table without labels."""
     chosen = {role: name for role, name in asdict(config.columns).items() if name in table.columns and role != "label"}
     roles = find_samples(table, chosen, config.kind)
     return chosen if roles is None else roles.columns
@@ -206,7 +206,7 @@ _MAX_PATH = 4096
 
 
 def read_task(path: Path, number: int, task: LabelStudioTask, raw: Dataset | None) -> Row:
-    """Return a task as what a sample was read from, whose names are its number's and those of its files."""
+    """Return a task as the origin of a sample, whose names are from its number and its files."""
     places = [label_studio.find_place(path, value) for value in task["data"].values()]
     files = [place for place in places if isinstance(place, str) and 0 < len(place) < _MAX_PATH]
     names = (f"{path.name}:{number}", f"{path.name}:task {number}", *map(to_text, files))
@@ -216,7 +216,7 @@ def read_task(path: Path, number: int, task: LabelStudioTask, raw: Dataset | Non
 
 
 def _trace(path: Path, unlabeled: Dataset, rows: Mapping[tuple[str, int], Row]) -> tuple[Row | None, ...]:
-    """Return the row of each sample without a label: of several that share a file, one after the other."""
+    """Return the row of each sample without a label; rows that share a file are taken in order."""
     root = path if path.is_dir() else path.parent
     named: dict[str, list[Row]] = {}
     for row in reversed([*rows.values()]):
@@ -243,14 +243,14 @@ def _complete(raw: Dataset, config: DataConfig) -> Dataset:
 
 
 def _may_lack_labels(path: Path, dataset: Dataset) -> bool:
-    """Whether a source may hold more samples than those with labels: rows without, or files in no class's folder."""
+    """Whether a source may have samples without labels: rows without one, or files outside the class folders."""
     if path.is_dir():
         return not find_idx_images(path)
     return any(item.reason == NO_LABEL for item in dataset.unreadable)
 
 
 def _read_unlabeled(path: Path, spec: InputSpec, config: DataConfig) -> tuple[Samples | None, tuple[Unreadable, ...]]:
-    """Return all samples of a file or folder, be they labeled or not, and what cannot be one."""
+    """Return all samples of a file or folder, labeled or not, and the files that cannot be read."""
     parts: list[Samples] = []
     skipped: list[Unreadable] = []
     for inputs in iterate_inputs(path, spec, config):
@@ -260,9 +260,9 @@ def _read_unlabeled(path: Path, spec: InputSpec, config: DataConfig) -> tuple[Sa
 
 
 def _leave_out(path: Path, samples: Samples, labeled: Dataset, rows: Mapping[tuple[str, int], Row]) -> Samples | None:
-    """Return the samples that are not among the labeled ones, nor among what cannot be read; None where none are left.
+    """Return the samples that are neither labeled nor unreadable; None where none are left.
 
-    None too where not one is called as a labeled one: what is read here is something else then.
+    None too where none has the name of a labeled one, since then other samples were read.
     """
     root = path if path.is_dir() else path.parent
     # Several tasks or rows may share a file, of which some have labels.
@@ -283,7 +283,7 @@ def _leave_out(path: Path, samples: Samples, labeled: Dataset, rows: Mapping[tup
 
 
 def relative_name(name: str, root: Path) -> str:
-    """Return what a sample is called within its source."""
+    """Return a sample's name within its source."""
     return to_text(name.removeprefix(f"{root}/"))
 
 
@@ -335,14 +335,14 @@ def read_bytes(samples: Samples, index: int) -> bytes:
 
 
 def follow(labeled: Dataset) -> InputSpec:
-    """Return how the samples without labels are read beside those with labels."""
+    """Return the configuration of reading samples without labels, as those with labels are read."""
     return ADAPTERS[labeled.kind].make_spec(labeled.channels, labeled.rate)
 
 
 def _guess_spec(path: Path, config: DataConfig) -> InputSpec:
-    """Return how the samples of a file or folder are read: kind, channels and rate; all else of it means nothing.
+    """Return a spec for reading the samples of a file or folder: only its kind, channels and rate have a meaning.
 
-    Raises DataError where nothing tells.
+    Raises DataError where it cannot be guessed.
     """
     if path.is_dir():
         return _guess_folder(path, config)
@@ -361,7 +361,7 @@ def _guess_spec(path: Path, config: DataConfig) -> InputSpec:
 
 
 def _guess_folder(folder: Path, config: DataConfig) -> InputSpec:
-    """Return the spec of most files below a folder, or else of the first table or file of series in it."""
+    """Return the spec of the majority of files below a folder, or else of its first table or file of series."""
     if find_idx_images(folder):
         return ADAPTERS["image"].make_spec(1, None)
     files = walk(folder, folder, config.follow).files
@@ -374,19 +374,19 @@ def _guess_folder(folder: Path, config: DataConfig) -> InputSpec:
 
 
 def _guess_files(root: Path, files: Sequence[str], config: DataConfig) -> InputSpec:
-    """Return the spec of files that hold a sample each."""
+    """Return the spec of files with one sample each."""
     return ADAPTERS[config.kind or guess_kind(files)].guess_files(root, files)
 
 
 def _guess_arrays(path: Path, config: DataConfig) -> InputSpec:
-    """Return the spec of the first array of a file: bytes in three dimensions or four are images."""
+    """Return the spec of the first array of a file: uint8 with three or four dimensions are images."""
     array = next(iter(read_npz_inputs(path, config.max_bytes).values()), np.zeros(0))
     image = array.ndim == 4 or (array.ndim == 3 and array.dtype == np.uint8)
     return ADAPTERS["image" if image else config.kind or "series"].guess_array(array)
 
 
 def _guess_table(table: Table, config: DataConfig) -> InputSpec:
-    """Return the spec of the samples in a table's columns; of a column whose content does not tell, texts."""
+    """Return the spec of the samples in a table's columns; texts where it cannot be guessed."""
     chosen = {role: name for role, name in check_columns(table, config.columns).items() if role != "label"}
     roles = find_samples(table, chosen, config.kind)
     if roles is None:
@@ -398,7 +398,7 @@ def _guess_table(table: Table, config: DataConfig) -> InputSpec:
 
 
 def iterate_named(dataset: Dataset) -> Iterator[tuple[str, str, Split, int]]:
-    """Yield split, name within the source, and place of each sample of a data set."""
+    """Yield split, name within the source, and position of each sample of a data set."""
     for name, split in dataset.splits.items():
         for index in range(len(split)):
             yield name, to_text(split.samples.name(index)), split, index

@@ -1,4 +1,4 @@
-"""Whether one model is better than another, from their answers to the same samples, over several seeds each.
+"""Tests whether one model is better than another, from predictions of the same samples, over several seeds each.
 
 Two things make the accuracy of a way of training uncertain: which samples the test split happens to hold, and which
 seed training happened to have. Models share the samples, so these are compared in pairs (Dietterich: Approximate
@@ -22,26 +22,26 @@ from jaxtyping import Bool, Float64, Int64
 
 FirstAnswers = Bool[np.ndarray, "first_seeds samples"]
 SecondAnswers = Bool[np.ndarray, "second_seeds samples"]
-"""Whether the network of each seed answers each sample right."""
+"""Whether the network of each seed predicts each sample correctly."""
 
 
 @dataclass(frozen=True)
 class PairTest:
-    """How much better a first model answers than a second; fractions of 0 to 1."""
+    """How much more accurate a first model is than a second; fractions of 0 to 1."""
 
     difference: float
-    """Of the mean accuracies."""
+    """Difference of the mean accuracies, first less second."""
     interval: tuple[float, float]
     """95% interval of the difference."""
     p_value: float
-    """Two-sided: of so large a difference between models that are equally good."""
+    """Two-sided p-value of the difference under equally good models."""
 
 
 def compare_models(first: FirstAnswers, second: SecondAnswers) -> PairTest:
     """Test whether two models are equally good on average over samples and seeds.
 
     Of models A and B with S seeds each (they may differ) and N samples, let d_n be the difference of the fractions of
-    seeds that answer sample n right. The variance of the mean difference is
+    seeds that predict sample n correctly. The variance of the mean difference is
 
         V = mean(d_n^2) / N  +  sum over A, B of max(0, s^2 - m / N) / S.
 
@@ -52,7 +52,7 @@ def compare_models(first: FirstAnswers, second: SecondAnswers) -> PairTest:
 
     The statistic follows Student's t, whose degrees of freedom are Satterthwaite's (Biometrics Bulletin 2, 1946), S - 1
     for a model's seeds, and for samples 2 N / (kurtosis of d_n - 1), but at most N - 1: about twice the number of
-    samples that the models answer differently, however many they agree on.
+    samples that the models predict differently, however many they agree on.
 
     Equal models, simulated in `tests/metrics/test_significance.py`, are called different at p < 0.05 in 1 to 6% of
     cases where seeds matter, and in 0.5 to 4% where they do not, which a few seeds cannot tell; a test of the samples

@@ -18,7 +18,7 @@ from falconet.spec import InputSpec, ModalityName
 
 MODALITIES: Mapping[ModalityName, Modality] = MappingProxyType({"image": IMAGE, "series": SERIES, "text": TEXT})
 EXTENSIONS = frozenset[str]().union(*(modality.extensions for modality in MODALITIES.values()))
-"""Of files that hold a sample each."""
+"""Suffixes of files that hold one sample each."""
 
 
 def modality_of(spec: InputSpec) -> Modality:

@@ -33,11 +33,11 @@ _ALPHA, _BETA, _GAMMA = 1.2, 1.1, 1.15
 _NATIVE_SIZE = 224
 _STEM, HEAD = 32, 1280
 _DIVISOR = 8
-"""Numbers of channels are multiples of it."""
+"""Divisor of all numbers of channels."""
 _MIN_PHI, _MAX_PHI = -20, 10
-"""B7, the largest that was published, has about 6.5; each whole step doubles the cost."""
+"""Range of phi: B7, the largest that was published, has about 6.5; each whole step doubles the cost."""
 _SQUEEZE = 4
-"""A block's squeeze-and-excitation has a fourth of the channels that enter the block."""
+"""Reduction ratio of squeeze-and-excitation, relative to the channels that enter the block."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class Stage:
     """Blocks of one size: a line of the paper's table 1."""
 
     expand: int
-    """How many times as many channels the depthwise convolution has as its block's input."""
+    """Expansion ratio: channels of the depthwise convolution, relative to the block's input."""
     kernel: int
     stride: int
-    """Of the first block."""
+    """Stride of the first block."""
     channels: int
     repeats: int
 
@@ -66,7 +66,7 @@ STAGES = (
 
 @dataclass(frozen=True)
 class Scaling:
-    """How much larger a network is than B0."""
+    """Factors of depth, width and resolution relative to B0."""
 
     depth: float
     width: float
@@ -105,17 +105,18 @@ class EfficientNet(nn.Module):
     width, depth, lite
         Which member of the family it is; set by the table of models, but for `efficientnet`, which scales B0 by `phi`.
     phi
-        None: `width` and `depth` stand.
+        Compound coefficient; None: `width` and `depth` count.
     stem
         `small`: the first convolution has stride 1; `auto`: that below 64 pixels.
     padding
-        Of convolutions of stride 2: `same` puts an odd pixel at the end, as TensorFlow does, whose weights need it.
+        Padding of strided convolutions: `same` puts an odd pixel at the end, as TensorFlow does, whose weights need it.
     dropout
-        Before the output.
+        Fraction of features that are zeroed in training, before the output.
     drop_path
-        Fraction of samples for which the last block's branch is dropped in training; of those before, in proportion.
+        Fraction of samples for which a branch is dropped in training, rising linearly from 0 in the first block towards
+        this after the last.
     norm_eps
-        Added to the variance in batch normalization.
+        Epsilon added to the variance in batch normalization.
 
     Raises ConfigError for an option's value that makes no network.
 
@@ -187,7 +188,7 @@ def scale_stages(width: float, depth: float, lite: bool) -> list[Stage]:
 
 @dataclass(frozen=True)
 class Style:
-    """What all convolutions of a network have in common."""
+    """Settings that all convolutions of a network have in common."""
 
     lite: bool
     padding: Padding

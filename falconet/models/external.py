@@ -12,7 +12,7 @@ from falconet.errors import ConfigError, MissingExtraError, UnknownNameError
 from falconet.models.forward_cost import measure_forward
 
 SECOND_OUTPUTS = ("googlenet", "inception_v3")
-"""Networks of torchvision with further classifiers for training, which are left out here."""
+"""Networks of torchvision with auxiliary classifiers for training, which are left out here."""
 
 
 _READING = frozenset(
@@ -38,7 +38,7 @@ def _check_external_options(options: dict[str, Any]) -> None:
 
 
 _MAX_OPTION = 1 << 15
-"""Of whole numbers: widths, depths and sizes of networks that would take seconds to be described are beyond it."""
+"""Largest number in an option; larger widths, depths and sizes would take seconds even without memory for weights."""
 
 
 def _check_numbers(option: str, value: Any) -> None:

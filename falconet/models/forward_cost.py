@@ -1,4 +1,4 @@
-"""What a forward pass costs, in memory and time: estimated call by call while it is computed for a single sample.
+"""Memory and time of a forward pass, estimated call by call while it is computed for a single sample.
 
 Few weights can ask for giant feature maps or for millions of steps, so that a file of a kilobyte would take gigabytes
 or hours. torch's own counting without values needs packages that take seconds to import, and unrolls recurrences.
@@ -19,19 +19,19 @@ from torch.overrides import TorchFunctionMode
 from falconet.errors import ConfigError
 
 MAX_CALL_BYTES, BATCH_BYTES = 1 << 32, 1 << 31
-"""Of what one call of torch reads and writes, but for the weights: for one sample, and for a batch of several."""
+"""Most bytes that one call of torch reads and writes, without weights: for one sample, and for a batch of several."""
 MAX_MACS = 1 << 40
-"""Multiply-accumulates of one answer, or what takes as long: 29 times those of EfficientNet-B7, about a minute."""
+"""Most multiply-accumulates, or equivalents, for one sample: 29 times those of EfficientNet-B7, about a minute."""
 ELEMENT_MACS, _STEP_MACS = 1 << 4, 1 << 20
-"""What writing a value, and a call for each step of a recurrence, take as long as."""
+"""Multiply-accumulates that take as long as writing a value, and as the calls for one step of a recurrence."""
 _SMALLER = "train with a smaller model.input_size, or with model.bands"
 
 
 def measure_forward(model: nn.Module, sample: Tensor) -> tuple[Tensor, int]:
-    """Return a network's answer to a batch of one, and the bytes of the call of torch that takes the most for it.
+    """Return a network's output for a batch of one, and the bytes of the call of torch that takes the most for it.
 
-    Raises ConfigError where it needs more than MAX_CALL_BYTES or MAX_MACS: of the calls in ESTIMATES before they are
-    made, of others after.
+    Raises ConfigError where it needs more than MAX_CALL_BYTES or MAX_MACS: calls that have an estimate
+    are checked before they are made, others after.
     """
     with torch.no_grad(), ForwardCounter() as counter:
         answer: Tensor = model(sample)
@@ -39,7 +39,7 @@ def measure_forward(model: nn.Module, sample: Tensor) -> tuple[Tensor, int]:
 
 
 class ForwardCounter(TorchFunctionMode):
-    """Counts what torch is called for. Raises ConfigError beyond the bounds."""
+    """Counts bytes and multiply-accumulates of torch's calls. Raises ConfigError beyond the bounds."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,20 +119,20 @@ def _estimate_product(x: Tensor, other: Tensor) -> tuple[int, int]:
 
 
 def _estimate_attention(query: Tensor, key: Tensor, *_: Any, **__: Any) -> tuple[int, int]:
-    """Return the same of attention, by a kernel that does not keep the products of queries with keys."""
+    """Return both numbers for attention, by a kernel that does not keep the products of queries with keys."""
     return query.numel(), 2 * query.numel() * key.shape[-2]
 
 
 def estimate_module(
     query: Tensor, key: Tensor, _value: Any, width: int, heads: int, *_: Any, **__: Any
 ) -> tuple[int, int]:
-    """Return the same of torch's module of attention: steps come first, and products may be kept."""
+    """Return both numbers for torch's module of attention: steps come first, and products may be kept."""
     products = len(query) * len(key) * query[0].numel() // max(width, 1)
     return heads * products, 4 * query.numel() * width + 2 * products * width
 
 
 def estimate_recurrence(x: Tensor, _state: Any, weights: Any, *_: Any, **__: Any) -> tuple[int, int]:
-    """Return the same of one recurrent layer, which first multiplies all steps with the weights of its gates."""
+    """Return both numbers for one recurrent layer, which first multiplies all steps with the weights of its gates."""
     steps = math.prod(x.shape[:-1])
     return steps * len(weights[0]), steps * (_STEP_MACS + sum(weight.numel() for weight in weights))
 
@@ -147,4 +147,4 @@ _ESTIMATES: Mapping[str, Callable[..., tuple[int, int]]] = MappingProxyType(
         **dict.fromkeys(("rnn_tanh", "rnn_relu", "gru", "lstm"), estimate_recurrence),
     }
 )
-"""What may write much from little, by the name of the function."""
+"""Estimators of values written and multiply-accumulates, by the names of functions that may write much from little."""

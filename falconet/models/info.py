@@ -1,4 +1,4 @@
-"""What is known of a network beside its modules: what it was built to take, and which layer makes its logits.
+"""Facts of a network besides its modules: which input it was built for, and which layer outputs its logits.
 
 `create_model` notes both on the network that it returns. They are no part of its state, but of its copies, and so of
 those that lose channels or get other layers.
@@ -15,21 +15,21 @@ from falconet.modalities import MODALITIES
 from falconet.spec import ModalityName
 
 _ATTRIBUTE = "model_info"
-"""Of a network: where its ModelInfo is."""
+"""Attribute of a network that holds its ModelInfo."""
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a network was built as."""
+    """Kind and shape of the input that a network was built for, and its classifier."""
 
     kind: ModalityName
-    """What it takes."""
+    """Kind of sample that the network takes."""
 
     shape: tuple[int, ...]
-    """Of one input, without the batch dimension; of a text, the number of tokens."""
+    """Shape of one input, without the batch dimension; of a text, the number of tokens."""
 
     classifier: str | None = None
-    """Name of the layer that makes the logits, as the table of models has it; None: see `find_classifiers`."""
+    """Name of the layer that outputs the logits, from the table of models; None: see `find_classifiers`."""
 
     def make_blank(self) -> Tensor:
         """Return a batch of one input of ones."""

@@ -35,7 +35,7 @@ C3_TABLE = (
     (0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5),
     (0, 1, 2, 3, 4, 5),
 )  # fmt: skip
-"""Table I of the paper: the channels of S2 that each of the 16 channels of C3 sees."""
+"""Channels of S2 that each of the 16 channels of C3 sees (table I of the paper)."""
 
 _DIGIT_GLYPHS = (
     ".#####. ...#... .#####. .#####. .....#. ####### ..####. ####### .#####. .#####.",

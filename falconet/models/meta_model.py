@@ -17,26 +17,26 @@ from falconet.models.table import MODELS
 from falconet.models.widths import apply_widths
 
 _MIN_CALLS, _CALLS_A_TENSOR, _MAX_CALLS = 2_000, 40, 100_000
-"""Calls of torch that building a network may take; the largest of timm take 13,000, 5 to 15 for each tensor."""
+"""Most calls of torch for building a network; the largest of timm take 13,000, 5 to 15 for each tensor."""
 _MAX_SHRUNK_WEIGHTS = 1 << 26
-"""Weights of another library's network that is built whole, only to be cut to the widths of a smaller one."""
+"""Most weights of another library's network that is built whole, only to be cut to smaller widths."""
 
 
 @dataclass(frozen=True)
 class TensorMeta:
-    """What a tensor is, but for its values."""
+    """Shape and type of a tensor."""
 
     shape: tuple[int, ...]
     kind: str
-    """`float`, `integer`, or what else there is, which no network has."""
+    """Type of the values: `float`, `integer`, `bool`, or any other, which no network has."""
 
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-"""Others, of 8 bits, have no infinity or no sign, and torch computes with none of them."""
+"""Types of floating point of networks; those of 8 bits have no infinity or no sign, and no arithmetic in torch."""
 
 
 def outline_tensor(tensor: Tensor) -> TensorMeta:
-    """Return what a tensor is."""
+    """Return the shape and type of a tensor."""
     strange = tensor.is_complex() or (tensor.is_floating_point() and tensor.dtype not in _FLOATS)
     if strange or tensor.layout != torch.strided or tensor.is_quantized:
         return TensorMeta(tuple(tensor.shape), f"{tensor.layout} {tensor.dtype}".replace("torch.", ""))

@@ -23,12 +23,12 @@ from falconet.models.sequences import TokenEncoder, make_attention_mask, measure
 
 _WIDTH, _LAYERS, HEADS, INNER = 384, 6, 12, 1536
 POSITIONS = 512
-"""The most tokens of a text."""
+"""Most tokens of a text."""
 _NORM_EPS = 1e-12
 
 
 class MiniLM(nn.Module):
-    """BERT encoder, mean over true tokens, length 1, dense output.
+    """BERT encoder, mean over non-padding tokens, normalized to length 1, dense output.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class MiniLM(nn.Module):
     dropout
         Fraction of values that are zeroed in training, after the sums of vectors and each branch.
 
-    A text without any true token gets finite logits. Raises ConfigError for more tokens than there are positions.
+    A text of padding alone gets finite logits. Raises ConfigError for more tokens than there are positions.
 
     """
 
@@ -65,7 +65,7 @@ class MiniLM(nn.Module):
             tokens = tokens[:, : max(int(measure_lengths(tokens != 0).max()), 1)]
         vectors, lengths = self.encoder(tokens)
         states = self.dropout(self.norm(vectors + self.positions.weight[: tokens.shape[1]]))
-        # A text without a true token attends to its first one, since a softmax over nothing is NaN.
+        # A text without a non-padding token attends to its first one, since a softmax over nothing is NaN.
         attention_mask = make_attention_mask(lengths.clamp(min=1), tokens.shape[1])
         for block in self.blocks:
             states = block(states, attention_mask)
@@ -98,7 +98,7 @@ class BertBlock(nn.Module):
     def attend(
         self, x: Float[Tensor, "batch tokens width"], attention_mask: Bool[Tensor, "batch tokens"]
     ) -> Float[Tensor, "batch tokens width"]:
-        """Return each token's mean of all true tokens' values, weighted by softmax(q k / sqrt(d)), head by head."""
+        """Return each token's mean of all non-padding tokens' values, weighted by softmax(q k / sqrt(d)), per head."""
         batch, tokens, width = x.shape
         # (batch, tokens, heads d) -> (batch, heads, tokens, d)
         queries, keys, values = (

@@ -28,20 +28,20 @@ from falconet.models.options import check_count
 from falconet.models.sequences import measure_lengths
 
 KERNELS = tuple(itertools.combinations(range(9), 3))
-"""The places of the three weights 2 in each of the 84 kernels."""
+"""Positions of the three weights 2 in each of the 84 kernels."""
 _REACH = 4
-"""Steps from a kernel's middle to its end, times the dilation."""
+"""Steps from a kernel's middle to its end, at dilation 1."""
 _NEIGHBORS = (0, 1, 2, 3, 5, 6, 7, 8)
-"""The places of a kernel but for its middle."""
+"""Positions in a kernel except its middle."""
 _MAX_COMBINED = 9
-"""Channels whose sum a kernel sees."""
+"""Most channels whose sum a kernel sees."""
 _MAX_CHANNELS, _MAX_FEATURES, _MAX_DILATIONS = 1 << 12, 1 << 20, 1 << 10
 _SAMPLES, _MEASURED = 4096, 512
-"""Training samples among which those are drawn whose outputs give thresholds, and those that features are scaled by."""
+"""Training samples from which those that give thresholds are drawn, and those that give each feature's mean and std."""
 MIN_STD = 0.02
-"""By which a feature is divided that hardly differs among those samples: it may differ by more among others."""
+"""Smallest std that a feature is divided by, since one that is nearly constant in these samples may vary in others."""
 _VALUES_AT_ONCE = 1 << 22
-"""Values that are compared with thresholds in one call: what stays in a processor's cache is several times as fast."""
+"""Values that are compared with thresholds in one call: within a CPU's cache, it is several times as fast."""
 
 
 class MiniRocket(nn.Module):
@@ -53,14 +53,15 @@ class MiniRocket(nn.Module):
         As in `falconet.create_model`; dilations and features follow from the number of steps, but shorter and longer
         series are taken.
     num_features
-        Rounded down to a multiple of 84.
+        Number of features, rounded down to a multiple of 84.
     max_dilations
-        The most different dilations that each kernel gets.
+        Most dilations of each kernel.
     seed
-        Of which channels are summed, and which training samples give thresholds.
+        Seed of the choice of summed channels, and of the training samples that give thresholds.
 
     Until `fit_statistics` is called, thresholds are those for white noise of mean 0 and std 1. A sample without
-    any true step gets finite logits, the same for each. Raises ConfigError for an option's value that makes no network.
+    any non-padding step gets finite logits, the same for each. Raises ConfigError for an option's value that makes no
+    network.
 
     """
 
@@ -188,7 +189,7 @@ def spread_dilations(steps: int, features: int, most: int) -> tuple[tuple[int, .
     """Return the dilations for series of so many steps, and how many of a kernel's features each gets.
 
     Exponents of 2 are equally spaced from 0 to that of the dilation at which a kernel is as long as the series;
-    numbers are cut to whole ones, and what is left over of the features goes to the small dilations.
+    dilations are truncated to whole numbers, and the remaining features go to the smallest dilations.
     """
     spaced = min(features, most)
     largest = math.log2(max((steps - 1) / (2 * _REACH), 1))
@@ -256,7 +257,7 @@ def _list_differences(
 
 
 def _take_samples(batches: Iterable[Float[Tensor, "batch channels steps"]]) -> Float[Tensor, "batch channels steps"]:
-    """Return the first SAMPLES samples that have any content. Raises DataError where there is none."""
+    """Return the first 4,096 samples that have any content. Raises DataError where there is none."""
     taken: list[Tensor] = []
     for batch in batches:
         taken.append(batch[~batch.isnan().flatten(1).all(dim=1)])

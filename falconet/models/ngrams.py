@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from falconet.models.options import check_count, check_fraction
 
 _MULTIPLIER = 16_381
-"""Of the hash: a prime, so that it has no factor in common with any number of buckets below it but its multiples."""
+"""Multiplier of the hash: a prime, which has no factor in common with a number of buckets except its multiples."""
 _PART = 128
-"""Near the multiplier's root."""
+"""Approximate square root of the multiplier, which is split by it."""
 MAX_BUCKETS = 1 << 16
-"""Times the multiplier, plus a token's number, this stays below 2^31."""
+"""Most buckets: times the multiplier, plus a token ID, they stay below 2^31."""
 _LONGEST = 5
-"""Tokens of an n-gram, beyond which hardly one comes a second time."""
+"""Longest n-gram in tokens; hardly any longer one occurs twice."""
 
 
 class NGrams(nn.Module):
@@ -38,7 +38,7 @@ class NGrams(nn.Module):
     buckets
         Vectors that all n-grams of two tokens or more share.
     n
-        Tokens of the longest n-grams; 1: no word order is seen.
+        Length of the longest n-grams in tokens; 1: no word order is seen.
     dropout
         Fraction of the mean's values that are zeroed in training.
 

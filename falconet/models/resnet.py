@@ -34,7 +34,7 @@ from falconet.models.options import Stem, check_count, check_fraction, check_swi
 from falconet.models.sequences import TokenEncoder, make_attention_mask, measure_lengths, pool_mean
 
 _REDUCTION = 16
-"""Of squeeze-and-excitation."""
+"""Reduction ratio of squeeze-and-excitation."""
 
 
 class ResNet(nn.Module):
@@ -52,7 +52,7 @@ class ResNet(nn.Module):
     pre_activation, squeeze_excitation
         See the head of this file.
     width
-        Maps of the first stage; each further one has twice as many as the one before. None: as published.
+        Channels of the first stage; each further one has twice as many as the one before. None: as published.
     zero_init
         Branches start as zero, so that the network starts as its shortcuts alone (Goyal et al., 2017, section 5.1).
 
@@ -122,7 +122,7 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut (figure 5, left)."""
 
     expansion = 1
-    """How many times as many channels leave a block as its 3x3 convolution has."""
+    """Channels of a block's output, relative to its 3x3 convolution."""
 
     def __init__(
         self, in_channels: int, width: int, stride: int = 1, *, squeeze_excitation: bool = False, padded: bool = False
@@ -341,15 +341,15 @@ class ResNet1d(nn.Module):
     num_classes, in_channels, input_size, kind
         As in `falconet.create_model`; any number of steps is taken.
     blocks
-        Of each stage; set by the table of models.
+        Number of blocks of each stage; set by the table of models.
     stem
         `small`: a first convolution of 3 steps and stride 1 and no pooling; `auto`: that below 64 steps.
     width
-        Maps of the first stage; each further one has twice as many as the one before.
+        Channels of the first stage; each further one has twice as many as the one before.
     embedding
         Width of a token's vector.
     dropout
-        Before the output.
+        Fraction of features that are zeroed in training, before the output.
 
     Raises ConfigError for an option's value that makes no network.
 
@@ -417,7 +417,7 @@ class ResNet1d(nn.Module):
 
 
 class StepNorm(nn.BatchNorm1d):
-    """Batch normalization by the mean and std of true steps alone, so that padding changes no training either."""
+    """Batch normalization by the mean and std of non-padding steps, so that padding changes no training either."""
 
     def forward(  # type: ignore[override]
         self, x: Float[Tensor, "batch channels steps"], lengths: Int64[Tensor, " batch"]

@@ -72,7 +72,7 @@ def make_encoder(
 
 
 def measure_lengths(present: Bool[Tensor, "batch steps"]) -> Int64[Tensor, " batch"]:
-    """Return the number of steps up to each sample's last true one."""
+    """Return the number of steps up to each sample's last present one."""
     counted = torch.arange(1, present.shape[1] + 1, device=present.device)
     return (present * counted).amax(dim=1)
 
@@ -85,7 +85,7 @@ def make_attention_mask(lengths: Int64[Tensor, " batch"], steps: int | SymInt) -
 def pool_mean(
     states: Float[Tensor, "batch steps width"], lengths: Int64[Tensor, " batch"]
 ) -> Float[Tensor, "batch width"]:
-    """Return the mean over each sample's true steps; zero where it has none."""
+    """Return the mean over each sample's non-padding steps; zero where it has none."""
     padding = ~make_attention_mask(lengths, states.shape[1])
     # Filled rather than multiplied by 0, which would let an infinite state of a padding step through as NaN.
     return states.masked_fill(padding[:, :, None], 0.0).sum(dim=1) / lengths.clamp(min=1)[:, None]

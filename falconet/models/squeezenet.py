@@ -39,14 +39,14 @@ _Bypass = Literal["none", "simple", "complex"]
 _Version = Literal["1_0", "1_1"]
 
 _STEMS = {"1_0": (96, 7), "1_1": (64, 3)}
-"""Maps and side of the first convolution's kernels, of stride 2 and without padding."""
+"""Channels and kernel size of the first convolution, of stride 2 and without padding."""
 _POOLED = {"1_0": (2, 6), "1_1": (1, 3)}
-"""Fire modules, counted from 0, after which channels are pooled."""
+"""Fire modules, counted from 0, that pooling follows."""
 _MODULES = 8
 _REDUCTION = 16
-"""Of squeeze-and-excitation."""
+"""Reduction ratio of squeeze-and-excitation."""
 _SMALLEST = {"1_0": {"imagenet": 21, "small": 4}, "1_1": {"imagenet": 17, "small": 4}}
-"""Pixels of which each version's stems leave something."""
+"""Smallest side in pixels, by version and stem."""
 
 
 class SqueezeNet(nn.Module):
@@ -66,7 +66,7 @@ class SqueezeNet(nn.Module):
     base_expand, expand_increment, frequency, share_3x3, squeeze_ratio
         The paper's metaparameters base_e, incr_e, freq, pct_3x3 and SR.
     dropout
-        Before the last convolution.
+        Fraction of features that are zeroed in training, before the last convolution.
 
     Raises ConfigError for an option's value that makes no network, and for an image of which nothing would be left.
 

@@ -21,28 +21,28 @@ class ModelEntry:
     """
 
     input: tuple[int, ...]
-    """Native input of its first kind.
+    """Native input of the model's first kind.
 
     Channels, height and width in pixels; channels and steps; or, of a text, vocabulary size and tokens.
     """
 
     num_classes: int
-    """The number of classes for which `params` and `macs` are given."""
+    """Number of classes for which `params` and `macs` are given."""
 
     params: int | None
-    """Trainable parameters at the native input, as published; None: of another library, not counted."""
+    """Trainable parameters at the native input, as published; None: not counted, for another library's network."""
 
     macs: int | None
     """Multiply-accumulates of convolutions and matrix products for one native input (see `falconet.complexity`)."""
 
     classifier: str | None
-    """Name of the layer that makes the logits, or the values of a regression.
+    """Name of the layer that outputs the logits.
 
-    None: of another library; see `falconet.models.info.find_classifiers`.
+    None: another library's network; see `falconet.models.info.find_classifiers`.
     """
 
     paper: str
-    """Where the architecture comes from."""
+    """Source of the architecture."""
 
     padding: int = 0
     """Pixels on each side of the native input that are background: an image is scaled to what lies inside."""
@@ -51,16 +51,16 @@ class ModelEntry:
     """Whether images are taken at their own size, up to the native one, where no size is asked for."""
 
     kinds: tuple[ModalityName, ...] = ("image",)
-    """What the model takes."""
+    """Kinds of samples that the model takes."""
 
     vocab_size: int = 8000
-    """Largest vocabulary size where nobody asks for another number; 258: each byte is one."""
+    """Largest vocabulary size by default; 258: each byte is a token."""
 
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    """Options of the builder that make this member of its family; nobody else can set them."""
+    """Options of the builder that make this member of its family; users cannot set them."""
 
     defaults: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    """Options that start at another value than the builder's own."""
+    """Defaults of options that differ from the builder's own."""
 
 
 _LECUN_1998 = (

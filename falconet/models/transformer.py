@@ -29,7 +29,7 @@ _Positions = Literal["sinusoidal", "learned"]
 _Pooling = Literal["mean", "token"]
 
 _MAX_WAVE = 10_000
-"""Of sinusoidal positions, in steps, divided by 2 pi."""
+"""Longest wavelength of sinusoidal positions in steps, divided by 2 pi."""
 
 
 class Transformer(nn.Module):
@@ -43,17 +43,18 @@ class Transformer(nn.Module):
     width, layers, heads
         Length of a step's vector, encoder blocks, and parts of the vector that attend by themselves.
     expansion
-        How many times as wide as the vector the dense layers of a block are inside.
+        Width of a block's hidden dense layer, relative to the vector.
     dropout
         Fraction of values that are zeroed in training, after positions, attention and dense layers.
     positions
         `sinusoidal`, which need no training, or `learned`.
     pooling
-        What the output sees: the mean over true steps, or a class token's vector.
+        What the output sees: the mean over non-padding steps, or a class token's vector.
     patch
-        Of images: side of the squares that are steps. None: rows are.
+        Side of the square patches of an image, in pixels; None: its rows are the steps.
 
-    A sample without any true step gets finite logits. Raises ConfigError for an option's value that makes no network.
+    A sample without any non-padding step gets finite logits. Raises ConfigError for an option's value that makes no
+    network.
 
     """
 
@@ -103,7 +104,7 @@ class Transformer(nn.Module):
         if self.token is not None:
             states = torch.cat([self.token.expand(states.shape[0], 1, -1), states], dim=1)
             lengths = lengths + 1
-        # A sample without a true step attends to its first one, since a softmax over nothing is NaN.
+        # A sample without a non-padding step attends to its first one, since a softmax over nothing is NaN.
         attention_mask = make_attention_mask(lengths.clamp(min=1), states.shape[1])
         states = self.dropout(states)
         for block in self.blocks:
@@ -178,7 +179,7 @@ class EncoderBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Each step's mean of all true steps' values, weighted by softmax(q k / sqrt(d)) (equation 1), head by head."""
+    """Each step's mean of all non-padding steps' values, weighted by softmax(q k / sqrt(d)) (equation 1), per head."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

@@ -24,7 +24,7 @@ from falconet.errors import ConfigError, abridge
 
 _FOLDED = "folded"
 SPLITTABLE = (nn.Linear, nn.Conv1d, nn.Conv2d)
-"""Types of layers that `Factorized` stands for; subclasses, which compute otherwise, are left alone."""
+"""Types of layers that `Factorized` can replace; subclasses, which compute otherwise, are left alone."""
 
 ConvOrLinear = nn.Conv1d | nn.Conv2d | nn.Linear
 
@@ -50,7 +50,7 @@ class Factorized(nn.Sequential):
 
 
 class Folded(nn.Identity):
-    """In the place of a normalization that its layer has taken in; takes whatever that one took, and gives it back."""
+    """An identity in the place of a normalization that is folded into its layer; it takes any arguments of that one."""
 
     def forward(self, input: Float[Tensor, "*shape"], *_: Any) -> Float[Tensor, "*shape"]:  # noqa: A002
         return input
@@ -95,7 +95,7 @@ def _describe(found: nn.Module | None, whole: nn.Module) -> Any:
 
 
 def apply_widths(model: nn.Module, widths: Mapping[str, Any]) -> nn.Module:
-    """Make a module of the architecture's sizes into one of these sizes, in place, with weights of no use; return it.
+    """Make a module of the architecture's sizes into one of these sizes, in place, with meaningless weights; return it.
 
     No layer gets wider than the architecture has it. Raises ConfigError for a layer that is not there and for a size
     that it cannot have; whether layers fit each other shows when the module is called.

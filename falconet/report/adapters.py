@@ -1,4 +1,4 @@
-"""How samples of each modality stand in the page, and explanations over them: evidence orange, counterevidence blue."""
+"""Display of samples of each modality in the page, and of explanations: evidence orange, counterevidence blue."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from falconet.report.pictures import BLUE, ORANGE, THEME, draw_sparkline, encode
 from falconet.spec import ModalityName
 
 _COLUMNS = 60
-"""Colored strips behind the lines of a series, at most."""
+"""Most colored strips behind the lines of a series."""
 _OPACITY = 0.6
 
 
 _Shades = Float[np.ndarray, "*positions"]
-"""From -1, fully against a class, to 1, fully for it."""
+"""Attributions from -1, fully against a class, to 1, fully for it."""
 
 
 @dataclass(frozen=True)
 class ReportAdapter:
-    """How samples of a modality stand in the page."""
+    """Display of a modality's samples in the page."""
 
     macro: str
-    """Name of what shows a raw sample, in `page/samples.html.jinja`."""
+    """Name of the macro that shows a raw sample, in `page/samples.html.jinja`."""
     list_class: str
-    """What a list of raw samples is for `page/style.css`."""
+    """CSS classes of a list of raw samples, for `page/style.css`."""
     draw_sample: Callable[[Shown], str] | None
-    """Returns a sample by itself, as an HTML element, to stand beside explanations; None: these hide nothing of it."""
+    """Returns a sample alone, as an HTML element, to show beside explanations; None: these hide nothing of it."""
     draw_overlay: Callable[[Shown, _Shades, str], str]
-    """From a sample, what speaks for a class, and the same in words, to an HTML element."""
+    """Returns an HTML element, given a sample, its attributions to a class, and these in words."""
     describe_place: Callable[[tuple[int, ...], tuple[int, ...]], str]
-    """From a place in a sample, and its shape, to words for it."""
+    """Returns a position in words, given the position and the sample's shape."""
     against: str
-    """How what speaks against a class looks, in words."""
+    """Appearance of evidence against a class, in words."""
 
 
 def draw_overlay(reason: ClassAttribution) -> str:
-    """Return a sample with what speaks for a class, as an HTML element."""
+    """Return a sample with the evidence for a class, as an HTML element."""
     said = html.escape(escape_line(f"evidence for {reason.label}: {_describe_peak(reason.shown, reason.shades)}"))
     return ADAPTERS[reason.shown.kind].draw_overlay(reason.shown, reason.shades, said)
 
@@ -109,7 +109,7 @@ def _draw_ground(shades: Float[np.ndarray, " steps"]) -> str:
 
 
 def _mark_tokens(tokens: tuple[str, ...], shades: Float[np.ndarray, " tokens"]) -> str:
-    """Return a text whose parts are marked, those that speak against the class with a dotted line below them too."""
+    """Return a text with marked tokens; evidence against the class has a dotted line below it, too."""
     marks = (
         f'<mark class="{"for" if shade >= 0 else "against"}" style="--share: {100 * _OPACITY * abs(shade):.0f}%">'
         f"{html.escape(escape_lines(token))}</mark>"

@@ -15,8 +15,6 @@ from falconet.report.facts import ModelReport
 from falconet.report.html import format_bytes, format_percent
 from falconet.units import format_epochs
 
-"""File names that show how a model is asked."""
-
 
 def render_card(report: ModelReport) -> str:
     """Return `README.md` of an artifact: the facts of its report in a few lines."""

@@ -1,4 +1,4 @@
-"""A picture of how a run went: losses, and its layers' vital signs."""
+"""A picture of a run: losses and layer statistics over epochs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _NAMES = 24
-"""Layers whose names have room beside a map; of more, every second one has its name, or third."""
+"""Most layers that are all named beside a heat map; of more, every second or third one is."""
 _LINES = 6
-"""Layers whose dead units are drawn: those with most."""
+"""Most layers whose dead units are drawn: those with the most."""
 _FLOOR, _CEILING = 1e-12, 1e12
-"""What lies beyond is drawn as these: axes of more decades could not be read."""
+"""Limits of drawn values, which clip others: axes of more decades could not be read."""
 
 
 def draw_layer_stats(history: Sequence[EpochRow], layer_stats: Sequence[LayerStats]) -> Figure:

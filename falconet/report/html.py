@@ -39,10 +39,10 @@ SECTIONS = {
     "reasons": "Explanations",
     "origin": "Provenance",
 }
-"""Of a model, in order: the name of its template, and its heading."""
+"""Sections on a model, in order: name of the template -> heading."""
 
 _NAMED = 20
-"""Classes whose confusion matrix has numbers, and whose names are not folded away; of more, it is a picture."""
+"""Most classes with numbers in the confusion matrix and names that are not folded away; of more, it is a picture."""
 _CONFUSIONS = 10
 
 
@@ -57,29 +57,29 @@ class Tile:
 
 @dataclass(frozen=True)
 class _Model:
-    """What the templates show of one model: its facts, and what is drawn or worded from them."""
+    """Content of the templates for one model: its facts, and pictures and words made from them."""
 
     key: str
-    """Before all ids of its part of the page."""
+    """Prefix of all ids in the model's part of the page."""
     report: ModelReport
     modality: Modality
     adapter: ReportAdapter
-    """How its samples stand in the page."""
+    """Display of the model's samples."""
     headline: tuple[Tile, ...]
     figures: tuple[Tile, ...]
     certainty: tuple[Tile, ...]
     trust: tuple[Picture, ...]
     """Reliability diagram: accuracy over confidence."""
     tradeoffs: tuple[Picture, ...]
-    """Precision over recall and hits over false alarms, class by class."""
+    """Precision–recall and ROC curves, class by class."""
     costs: tuple[Tile, ...]
     trustworthiness: tuple[Tile, ...]
-    """How far the explanations may be believed."""
+    """Figures of how far the explanations can be trusted."""
     confusions: tuple[tuple[str, str, int], ...]
     classes: tuple[ClassReport, ...]
-    """As they are listed."""
+    """Classes in the order in which they are listed."""
     matrix: Picture | None
-    """Of the confusions, where there are too many classes for a table."""
+    """Picture of the confusion matrix; None where a table shows it."""
     curves: tuple[Picture, ...]
     layer_stats: Picture | None
 
@@ -189,7 +189,7 @@ def _note_interval(test: Evaluation, figure: str) -> str:
 
 
 def _list_certainty(report: ModelReport) -> tuple[Tile, ...]:
-    """Return how far probabilities can be believed."""
+    """Return how far probabilities can be trusted."""
     test, change = report.test, report.calibration
     return (
         Tile(
@@ -258,7 +258,7 @@ def _list_fastest(report: ModelReport) -> tuple[Tile, ...]:
 
 
 def _list_trustworthiness(reasons: Reasons | None) -> tuple[Tile, ...]:
-    """Return how the probability of answers follows their explanations, and what is left of these without training."""
+    """Return how probabilities follow explanations, and how similar these are with random weights."""
     if reasons is None or not reasons.scores:
         return ()
     score, floor = reasons.scores
@@ -281,7 +281,7 @@ def _show_matrix(test: Evaluation) -> Picture | None:
 
 
 def _show_layer_stats(report: ModelReport) -> Picture | None:
-    """Return the vital signs of a network's layers over epochs; None where none were kept."""
+    """Return a picture of layer statistics over epochs; None where none were kept."""
     layer_stats = report.log.layer_stats
     if not layer_stats:
         return None
@@ -290,7 +290,7 @@ def _show_layer_stats(report: ModelReport) -> Picture | None:
 
 
 def _rank_classes(evaluation: Evaluation) -> tuple[ClassReport, ...]:
-    """Return the classes of lowest F1 first; those without samples, of which nothing can be said, last."""
+    """Return the classes by rising F1; those without samples, which have none, last."""
     return tuple(sorted(evaluation.per_class, key=lambda row: (not row.support, row.f1)))
 
 

@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
-"""Of the palette of Okabe and Ito, told apart by the color-blind too; on white and on dark."""
+"""Colors of Okabe and Ito's palette, distinct for the color-blind too; on white and on dark."""
 
 _PEN = "#010203"
-"""Stands for the page's own color of text."""
+"""Placeholder for the page's own text color."""
 
 THEME = {_PEN: "currentColor", FRAME: "var(--soft)", BLUE: "var(--blue)", ORANGE: "var(--orange)"}
-"""What is drawn in these has the page's own color, which is another one in the dark."""
+"""Color of a drawing -> the page's own color, which differs in dark mode."""
 
 
 _DRAWING = RLock()
-"""Held while matplotlib's settings are those of a page."""
+"""Lock held while matplotlib's settings are those of a page."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class Picture:
 
     svg: str
     caption: str
-    """What everybody reads below it; `svg` has a description for who cannot see it."""
+    """Caption below the picture; `svg` has a description for screen readers."""
 
     def within(self, part: str) -> Picture:
-        """Return the same for a named part of a page, where others may have an equal one."""
+        """Return the picture for a named part of a page, where others may have an equal one."""
         return Picture(scope_ids(self.svg, part), self.caption)
 
 

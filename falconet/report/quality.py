@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _Curve = tuple[Float64[np.ndarray, " points"], Float64[np.ndarray, " points"]]
-"""Values along the horizontal axis, and those above them."""
+"""Points of a curve: horizontal values, then vertical ones."""
 
 _COLUMNS = 5
-"""Of small pictures beside each other."""
+"""Most small pictures side by side."""
 PANELS = 20
-"""Classes that have a small picture: those of the smallest areas."""
+"""Most classes that have a small picture: those of the smallest areas."""
 _NAME_LENGTH = 14
-"""Letters of a name that have room above a small picture."""
+"""Most letters of a name above a small picture."""
 _LEFT, _RIGHT, _BOTTOM, _TOP = 0.6, 0.1, 0.55, 0.3
 """Inches around the small pictures, for numbers and names."""
 _GAPS = 0.12, 0.25
-"""Between them, of their width and height."""
+"""Gaps between small pictures, as fractions of their width and height."""
 
 
 def show_reliability(
@@ -105,7 +105,7 @@ def show_coverage(coverage: Float64[np.ndarray, " points"], accuracy: Float64[np
 
 
 def draw_coverage(coverage: Float64[np.ndarray, " points"], accuracy: Float64[np.ndarray, " points"]) -> Figure:
-    """Return accuracy among the answers given over their fraction; where nothing is answered there is no point."""
+    """Return accuracy of the predictions kept over their fraction (coverage); no point where none is kept."""
     from matplotlib.ticker import PercentFormatter
 
     figure, axes = create_axes()

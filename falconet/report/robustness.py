@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-"""With the colors, so that lines are told apart in gray too."""
+"""Markers that tell lines apart in gray, too."""
 
 
 def draw_robustness(robustness: Robustness) -> Figure:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _NAMED = 60
-"""Layers that are named under the picture, at most; of more, every second, third and so on."""
+"""Most layers that are all named under the picture; of more, every second, third and so on is."""
 
 
 def draw_structure(cost: Complexity) -> Figure:

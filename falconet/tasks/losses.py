@@ -14,12 +14,12 @@ from torch import Tensor
 from falconet.models.layers import COSINE_SCALE
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""From a network's outputs and the targets of a batch to the mean over its samples."""
+"""Loss function: the mean over a batch, given a network's outputs and the targets."""
 
 
 @runtime_checkable
 class LossConfig(Protocol):
-    """What losses follow from; a TrainConfig has it."""
+    """Settings of losses, which a TrainConfig has."""
 
     @property
     def loss(self) -> str: ...

@@ -32,7 +32,7 @@ def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
 _WHOLE_FROM = 0.75
 """Fraction of the steps after which images have their full size."""
 _SIDE_STEP = 4
-"""Pixels by which a side grows at a time: there are few sizes, all multiples of 4."""
+"""Pixels by which a side grows at a time, so that there are few sizes, which halve well."""
 
 
 def training_side(side: int, step: int, steps: int, initial_scale: float) -> int:

@@ -135,9 +135,9 @@ def no_better_than(
     """Return a diagnosis where a model's predictions are not significantly better than a baseline's.
 
     `baseline_right` and `right` mark the correct predictions on the same validation samples. The test is McNemar's,
-    exact and one-sided: of the samples that only one of both predicts correctly, the model would have as many or more in a
-    fraction p of cases if both were equally good. None too where the model is ahead, but samples are so few that even a
-    perfect one would not be significantly better.
+    exact and one-sided: of the samples that only one of both predicts correctly, the model would have as many or more
+    in a fraction p of cases if both were equally good. None too where the model is ahead, but samples are so few that
+    even a perfect one would not be significantly better.
     """
     name: DiagnosisName = f"no_better_than_{baseline}"  # type: ignore[assignment]
     wins, losses = int((right & ~baseline_right).sum()), int((baseline_right & ~right).sum())

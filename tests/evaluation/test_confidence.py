@@ -141,7 +141,7 @@ def test_a_precision_that_nothing_gives() -> None:
 
 def test_precision_of_a_model(trained: RunResult, make_folder: FolderMaker) -> None:
     artifact, dataset = load_artifact(trained.out), load_dataset("digits")
-    found = evaluate(artifact, "digits", precision=0.99).abstention
+    found = evaluate(artifact, "digits", target_accuracy=0.99).abstention
     assert found is not None
     assert found.chosen is not None
     assert found.judged is not None
@@ -151,7 +151,7 @@ def test_precision_of_a_model(trained: RunResult, make_folder: FolderMaker) -> N
     _, answers = evaluate_split(artifact, dataset.splits["test"], "test", dataset)
     given = softmax(answers.logits).max(axis=1) >= found.threshold
     assert found.judged.coverage == pytest.approx(given.mean())
-    whole = evaluate(artifact, make_folder(classes=("3", "7")), split="all", precision=0.01).abstention
+    whole = evaluate(artifact, make_folder(classes=("3", "7")), split="all", target_accuracy=0.01).abstention
     assert whole is not None
     assert whole.chosen == whole.judged
 
@@ -159,12 +159,12 @@ def test_precision_of_a_model(trained: RunResult, make_folder: FolderMaker) -> N
 def test_a_made_validation_split_of_other_data_is_not_chosen_on(trained: RunResult, make_folder: FolderMaker) -> None:
     """It may hold samples of training."""
     folder = make_folder(classes=("3", "7"), splits=("train", "test"))
-    found = evaluate(trained.out, folder, precision=0.01).abstention
+    found = evaluate(trained.out, folder, target_accuracy=0.01).abstention
     assert found is not None
     assert found.chosen is not None
     assert found.chosen.split == "test"
     own = make_folder("own", classes=("3", "7"), splits=("train", "val", "test"))
-    found = evaluate(trained.out, own, precision=0.01).abstention
+    found = evaluate(trained.out, own, target_accuracy=0.01).abstention
     assert found is not None
     assert found.chosen is not None
     assert found.chosen.split == "val"
@@ -172,5 +172,5 @@ def test_a_made_validation_split_of_other_data_is_not_chosen_on(trained: RunResu
 
 @pytest.mark.parametrize("precision", [0.0, -0.5, 1.01, 99.0, float("nan")])
 def test_precisions_that_cannot_be_are_refused(trained: RunResult, precision: float) -> None:
-    with pytest.raises(ConfigError, match=r"precision: wanted a fraction above 0 and up to 1, such as 0.99, found"):
-        evaluate(trained.out, "digits", precision=precision)
+    with pytest.raises(ConfigError, match=r"target_accuracy: wanted a fraction above 0 and up to 1, such as 0.99"):
+        evaluate(trained.out, "digits", target_accuracy=precision)

@@ -278,7 +278,7 @@ def test_no_splits_are_made_of_what_is_evaluated_whole(
         raise AssertionError("splits were made")
 
     monkeypatch.setattr("falconet.evaluation.evaluation.complete_splits", refuse)
-    assert evaluate(trained.out, make_folder(classes=("1", "2"), count=3), split="all", precision=0.5).n == 6
+    assert evaluate(trained.out, make_folder(classes=("1", "2"), count=3), split="all", target_accuracy=0.5).n == 6
 
 
 def test_classes_in_another_order_are_evaluated_alike(trained: RunResult, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which channels of a network must go together, by the dependency graph of torch-pruning, and the cut itself.
+"""Groups of channels that must be pruned together, by torch-pruning's dependency graph, and the pruning itself.
 
 Fang, Ma, Song, Mi and Wang, "DepGraph: towards any structural pruning" (CVPR 2023). The graph only says which entries
 of which layers belong to one channel; layers are cut by `falconet.models.widths.resize_layer`.
@@ -30,7 +30,7 @@ _CHANNELWISE = frozenset(
         *("T", "Addmm", "Mm"),
     )
 )
-"""Operations, by autograd's names, that do to each channel the same and let none see another.
+"""Operations, by autograd's names, that treat all channels alike and each by itself.
 
 The matrix products are those of dense layers, which autograd shows beside them.
 """
@@ -38,21 +38,22 @@ _JOINTS = frozenset({"_ConcatOp", "_ReshapeOp"})
 """Operations, by torch-pruning's names, through which it follows single channels: concatenation and flattening."""
 _EXAMPLES = 4
 _TOLERANCE = 1e-6
-"""Of logits in double precision, by the largest of them. Set by hand: far above rounding, far below a lost channel."""
+"""Largest difference of logits in double precision, as a fraction of the largest one. Set by hand: far above rounding,
+far below a lost channel."""
 
 
 @dataclass(frozen=True, eq=False)
 class ChannelGroup:
-    """Channels of one or several layers that can only go together."""
+    """Channels of one or several layers that can only be pruned together."""
 
     name: str
-    """The first layer that makes them."""
+    """Name of the first layer that produces the channels."""
     scores: Float[Tensor, " channels"]
     """Importance: the channels' squared weights in all layers, the group's mean 1."""
     outs: Mapping[str, Int64[Tensor, "_"]]
-    """Layer or normalization -> for each of its outputs the channel of this group that it is; -1: none."""
+    """Layer or normalization -> index in this group of each of its output channels; -1: none."""
     ins: Mapping[str, Int64[Tensor, "_"]]
-    """Layer -> the same for its inputs."""
+    """Layer -> index in this group of each of its input channels; -1: none."""
 
 
 @torch.inference_mode(mode=False)
@@ -145,7 +146,7 @@ def _is_known(module: nn.Module) -> bool:
 
 
 def _is_channelwise(operation: Any) -> bool:
-    """Tell whether an operation of autograd's does to each channel the same."""
+    """Tell whether an operation of autograd's treats all channels alike."""
     name = operation.name().rpartition("Backward")[0]
     if name == "ConstantPadNd":
         dimensions = len(operation._input_metadata[0].shape)
@@ -169,7 +170,7 @@ def _translate(group: Any, graph: Any, scores: Tensor, names: Mapping[nn.Module,
 
 
 Chosen = Sequence[Int64[Tensor, "_"]]
-"""Of each group, the channels that go."""
+"""Indices of the channels to remove, for each group."""
 
 
 def cut_channels(model: nn.Module, groups: Sequence[ChannelGroup], chosen: Chosen) -> nn.Module:
@@ -215,7 +216,7 @@ def _find_cut(model: nn.Module, name: str) -> ConvOrLinear | _BatchNorm:
 
 @torch.no_grad()
 def check_removal(model: nn.Module, groups: Sequence[ChannelGroup], chosen: Chosen) -> None:
-    """Raise ConfigError unless a network without channels answers as the whole one does where these are zero.
+    """Raise ConfigError unless a network without channels gives the logits of the whole one with these at zero.
 
     So no mistake of the graph, which knows other libraries' networks by their traces alone, goes unseen.
     """
@@ -241,7 +242,7 @@ def _make_untraceable_error(reason: str) -> ConfigError:
 
 
 def _draw_example(info: ModelInfo) -> Tensor:
-    """Return a batch, in double precision where it is no text."""
+    """Return an example batch, in double precision unless it is text."""
     blank = info.make_blank().expand(_EXAMPLES, *info.shape)
     if not blank.is_floating_point():
         return blank

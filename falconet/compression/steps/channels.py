@@ -1,6 +1,6 @@
-"""Whole channels go, the least important first.
+"""Pruning of whole channels, the least important first.
 
-What comes back is an ordinary module, which trains, saves, reloads (see `falconet.models.widths`) and exports as any
+The result is an ordinary module, which trains, saves, reloads (see `falconet.models.widths`) and exports as any
 other. The network must be one of `create_model`, which knows its input.
 """
 
@@ -36,7 +36,7 @@ _MIN_CHANNELS = 0.1
 """Fraction of a group's channels that a ranking over all groups leaves at least: a layer of few channels is a
 bottleneck. Set by hand, not tuned."""
 _FINENESS = 256
-"""Fractions of channels are tried in steps of one in so many to reach a fraction of MACs. Set by hand, not tuned."""
+"""Number of steps in which fractions of channels are tried to reach a fraction of MACs. Set by hand, not tuned."""
 
 
 @dataclass(frozen=True)

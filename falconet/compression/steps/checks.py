@@ -1,4 +1,4 @@
-"""What steps may be told, and which tensors they act on. Checks raise ConfigError with what was wanted and found."""
+"""Checks of steps' settings, and the tensors that steps act on. Errors state what was wanted and found."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Compensate:
     inputs: Sequence[Tensor] = field(repr=False)
     """Batches as the network takes them; no labels. A few hundred samples suffice for small networks."""
     damping: float = 0.001
-    """Added to the diagonal of H in relation to its mean, above 0: how little the inputs are trusted."""
+    """Damping added to the diagonal of H, as a fraction of its mean, above 0: the more, the less the inputs count."""
     structural: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Weights that stay on what a step put them on, while anything trains them.
+"""Constraints that keep weights on a step's mask, grid or codebook while they train.
 
 `Constrained` holds a plain module and, for each constrained tensor, small modules that map its latent values to the
 ones that the network computes with. `torch.func.functional_call` puts those in the tensors' places, so that every kind
@@ -20,15 +20,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 _SMALLEST = 2.0**-40
-"""Steps below are those of channels that died out; their squares would vanish."""
+"""Least step; lower ones are those of dead channels, and their squares would underflow."""
 
 
 class Schedule(nn.Module, ABC):
-    """What changes constraints as training goes on."""
+    """Base class of schedules, which change constraints as training goes on."""
 
     @abstractmethod
     def advance(self, constrained: Constrained, fraction: float) -> None:
-        """Bring constraints to where they are to be after this fraction of the training, 0 to 1."""
+        """Set constraints as they are to be after this fraction of the training, 0 to 1."""
 
 
 class Constrained(nn.Module):
@@ -79,7 +79,7 @@ class Constrained(nn.Module):
         return owner.training and not isinstance(find_tensor(self.model, name), nn.Parameter)
 
     def advance(self, fraction: float) -> None:
-        """Tell scheduled constraints how far training has come, 0 to 1; before each step, or every few.
+        """Advance scheduled constraints to a fraction of the training, 0 to 1; call it before each step, or every few.
 
         Each schedule only goes forward: a smaller fraction than one before counts as that one.
         """
@@ -111,7 +111,7 @@ def constrain(model: nn.Module) -> Constrained:
 def materialize(model: nn.Module) -> nn.Module:
     """Return a plain module with the constrained values written into it, or a copy of one that is plain already.
 
-    In float32 it answers as the `Constrained` does in eval mode. Nothing holds the values where they are from then on.
+    In float32 it answers as the `Constrained` does in eval mode. Nothing constrains the values from then on.
     """
     if not isinstance(model, Constrained):
         return deepcopy(model)
@@ -173,7 +173,7 @@ class FakeQuantize(nn.Module):
             self.register_buffer("ratio", ratio)
 
     def compute_scales(self, weights: int) -> Float[Tensor, " channels"]:
-        """Return the steps, rounded, of a grid for so many weights."""
+        """Return the rounded steps of a grid for this number of weights."""
         scale = 1 / math.sqrt(weights / len(self.start) * self.levels)
         ratio = _scale_gradient(self.ratio, scale / self.start.clamp(min=_SMALLEST).square())
         steps = (self.start * ratio).abs().clamp(min=torch.finfo(torch.bfloat16).tiny)

@@ -1,4 +1,4 @@
-"""Where grids and tables start: the step, or the centroids, that the values are nearest to."""
+"""Initial steps of grids and centroids of codebooks, by least squared error."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from torch import Tensor
 from falconet.compression.steps.constraints import round_significand
 
 _FINEST = 5
-"""Steps are tried down to the one that covers the largest value, divided by two to the power of this. Set by hand."""
+"""Halvings of the step that covers the largest value, down to which steps are tried. Set by hand."""
 _TRIALS = 16
-"""Steps are tried for each factor of two. Set by hand, not tuned."""
+"""Steps that are tried for each factor of two. Set by hand, not tuned."""
 _MAX_MULTIPLE = 15
-"""Grids of up to so many levels are tried with each of them as the largest value's. Set by hand, not tuned."""
+"""Levels, from 1 to this one, that are tried as the largest value's. Set by hand, not tuned."""
 _SEARCHED = 2**19
-"""Of more weights than twice this, errors are measured for one in so many that about this many are. Set by hand: large
+"""Weights on which errors are measured, or nearly twice as many; larger tensors are subsampled. Set by hand: large
 tensors would take long."""
 _ITERATIONS = 300
-"""At most so many of Lloyd's; as in scikit-learn."""
+"""Most iterations of Lloyd's algorithm; as in scikit-learn."""
 _PIECES = 2
-"""For each cluster, so many pieces of equal numbers, and as many of equal widths, are the first partition's.
-Set by hand, not tuned."""
+"""Pieces per cluster in the first partition: so many of equal numbers, and as many of equal widths. Set by hand, not
+tuned."""
 _MIN_PIECES = 64
-"""Pieces at least, so that few clusters have a good partition too. Set by hand, not tuned."""
+"""Least number of pieces, so that few clusters have a good partition too. Set by hand, not tuned."""
 
 
 def fit_scales(values: Float[Tensor, "channels weights"], levels: int) -> Float[Tensor, " channels"]:

@@ -19,7 +19,7 @@ from falconet.models.widths import SPLITTABLE, ConvOrLinear, Folded, replace_mod
 
 _FOLDING = (*SPLITTABLE, SameConv2d)
 _FOLDED_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, StepNorm)
-"""Subclasses may do more, as timm's with an activation do."""
+"""Classes of normalization that are folded, without subclasses: these may do more, as timm's with an activation."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +102,10 @@ class _Call:
     """A module's call, by the nodes of autograd's graph."""
 
     taken: Any
-    """What made its input; None: the network's input."""
+    """Node that made the input; None: the network's input."""
     made: Any
     dimensions: int
-    """Of its output."""
+    """Number of dimensions of the output."""
 
 
 def _trace(network: nn.Module) -> tuple[dict[nn.Module, list[_Call]], Counter[Any]]:

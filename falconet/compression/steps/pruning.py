@@ -1,4 +1,4 @@
-"""Which weights go: by size, by layer-adaptive size, or by learned scores, at once or bit by bit."""
+"""Pruning of single weights by size, by layer-adaptive size, or by learned scores, at once or gradually."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ Structure = Literal["weight", "channel"]
 _Scores = dict[str, Tensor]
 
 RAMP = 0.6
-"""Fraction of the training in which the cubic schedule takes weights; what is left learns in the rest. Set by hand,
+"""Fraction of the training in which the cubic schedule prunes; the remaining weights learn in the rest. Set by hand,
 not tuned."""
 _SETTLED = 0.8
-"""Fraction of the training after which no weight goes or comes back any more. Set by hand, not tuned."""
+"""Fraction of the training after which no weight is pruned or comes back any more. Set by hand, not tuned."""
 _UPDATES = 200
-"""Times at most that weights are ranked during training: ranking all takes longer than a small network's step. Set by
+"""Most times that weights are ranked during training: ranking all takes longer than a small network's step. Set by
 hand, not tuned."""
 
 
@@ -53,7 +53,7 @@ class PruneWeights:
     small. `lamp`: one threshold for squares divided by the sum of all squares of their layer that are not smaller (Lee
     et al.: Layer-adaptive sparsity for the magnitude-based pruning. ICLR 2021), which keeps some of each."""
     schedule: PruneSchedule = "now"
-    """`now`, or `cubic`: as `Constrained.advance` is told, from the zeros there are to `amount`, fast at first."""
+    """`now`, or `cubic`: with the calls of `Constrained.advance`, from the present zeros to `amount`, fast at first."""
     regrow: bool = False
     """Whether latent weights behind zeros go on learning, and come back when they outgrow others."""
     structural: ClassVar[bool] = False

@@ -33,10 +33,10 @@ class Quantize:
     """Weights are small integers times a step; see `FakeQuantize`. Raises ConfigError for bad settings."""
 
     bits: Bits | Mapping[str, Bits]
-    """Of the integers, 2 to 8, from -(2^(bits-1) - 1) to 2^(bits-1) - 1, or `ternary` for -1, 0 and 1, which are those
-    of 2 bits; or the bits for each parameter's name, with those that are not named left as they are."""
+    """Bits of the integers, 2 to 8, from -(2^(bits-1) - 1) to 2^(bits-1) - 1, or `ternary` for -1, 0 and 1, which are
+    those of 2 bits; or the bits for each parameter's name, with those that are not named left as they are."""
     per: Per = "tensor"
-    """What has one step: a `tensor`, or each output `channel` (axis 0) of it."""
+    """Granularity of steps: one for each `tensor`, or one for each output `channel` (axis 0)."""
     learn_step: bool = True
     """Whether training adapts the steps."""
     structural: ClassVar[bool] = False
@@ -71,7 +71,7 @@ class QuantizeFloats:
     """
 
     bits: int = 8
-    """Of the integers, 2 to 16."""
+    """Bits of the integers, 2 to 16."""
     structural: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

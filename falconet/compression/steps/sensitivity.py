@@ -1,4 +1,4 @@
-"""How much each layer can lose by itself: a measure of answers against sparsity and against bits, layer by layer."""
+"""Sensitivity of each layer by itself: a score against sparsity and against bits, layer by layer."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _BITS: tuple[Bits, ...] = (8, 6, 5, 4, 3, 2)
 
 @dataclass(frozen=True)
 class SensitivityRow(Generic[_Setting]):
-    """What is left when one weight tensor alone is changed."""
+    """Score of a model with one weight tensor alone changed."""
 
     name: str
-    """Of the parameter."""
+    """Name of the parameter."""
     setting: _Setting
     """Fraction of zeros, or bits."""
     score: float
-    """What `evaluate` returned."""
+    """Score that `evaluate` returned."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Sensitivity:
     """Rows for each weight tensor in the model's order, and for each from mild to harsh."""
 
     score: float
-    """Of the model as it is."""
+    """Score of the unchanged model."""
     sparsities: tuple[SensitivityRow[float], ...]
     bits: tuple[SensitivityRow[Bits], ...]
 
@@ -47,9 +47,9 @@ def measure_sensitivity(
     sparsities: Sequence[float] = _SPARSITIES,
     bits: Sequence[Bits] = _BITS,
 ) -> Sensitivity:
-    """Return what `evaluate` says when one weight tensor after the other is pruned, or quantized, without training.
+    """Return the scores of `evaluate` as one weight tensor after the other is pruned, or quantized, without training.
 
-    `evaluate` gets plain modules, in the mode that `model` is in, and returns a number that is to be high, such as the
+    `evaluate` gets plain modules, in the mode that `model` is in, and returns a score, higher for better, such as the
     accuracy. It is called once for the model and once for each tensor and setting. Raises ConfigError for bad settings.
     """
     for fraction in sparsities:

@@ -67,7 +67,7 @@ def parse_weights(path: Path, content: bytes) -> dict[str, Tensor]:
 
 
 _INFLATION = 64
-"""How many times its size a file of weights may take when it is inflated, beyond 2**24 bytes."""
+"""Most bytes of an inflated file of weights for each byte of the file, beyond 2**24."""
 
 
 def _check_inflation(content: bytes) -> None:
@@ -151,7 +151,7 @@ CAFFE_LAYERS: Mapping[str, tuple[int, int, int]] = MappingProxyType(
         "conv10": (1000, 512, 1),
     }
 )
-"""Layers of SqueezeNet 1.0 in the order of its compressed file: outputs, inputs and side of the kernels."""
+"""Layers of SqueezeNet 1.0 in the order of its compressed file: output channels, input channels and kernel size."""
 
 _LEVELS = 256
 """Entries of a layer's codebook."""

@@ -29,7 +29,7 @@ from falconet.spec import ResizeMode
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CAFFE_MEAN, _CAFFE_STD = (123 / 255, 117 / 255, 104 / 255), (1 / 255,) * 3
-"""Of red, green and blue, in units of 0..1."""
+"""Mean and std of red, green and blue, in units of 0..1."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class _KeyFormat:
 
     name: str
     marker: str
-    """A key that no other layout has."""
+    """Key that no other layout has."""
     rename: Callable[[str, State], dict[str, Tensor]]
-    """From an architecture and tensors to tensors with the names that they have here."""
+    """Returns the tensors of an architecture under the names that they have here."""
     options: Mapping[str, Any] = field(default_factory=dict)
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
@@ -71,18 +71,18 @@ def _rename_caffe(name: str, state: State) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class _BlockNames:
-    """What a layout of EfficientNets calls its layers."""
+    """Names of the layers in a layout of EfficientNets."""
 
     pattern: str
-    """Of a block's name."""
+    """Pattern of a block's name."""
     outside: Mapping[str, str]
-    """Layers outside of blocks, and what they are called here."""
+    """Names here of the layers outside of blocks, by their names in the layout."""
     expanding: tuple[tuple[str, str], ...]
-    """Of a block that begins with an expansion, in their order: a convolution and its normalization, or two."""
+    """Layers of a block with an expansion, in order: a convolution and its normalization, or two convolutions."""
     plain: tuple[tuple[str, str], ...]
-    """Of any other block."""
+    """Layers of any other block, in order."""
     sign: str
-    """The layer that only expanding blocks have."""
+    """Layer that only expanding blocks have."""
 
 
 _TIMM = _BlockNames(
@@ -162,7 +162,7 @@ _BERT_LAYERS: Mapping[str, str] = MappingProxyType(
         "output.LayerNorm": "norm2",
     }
 )
-"""What BERT's layers, and those of its blocks, are called here."""
+"""Names here of BERT's layers, and of the layers of its blocks."""
 
 
 def rename_bert(layer: str) -> str:

@@ -25,29 +25,29 @@ class Pretrained:
     """Weights of one architecture, in its own names, and what they were trained with."""
 
     name: str
-    """The architecture."""
+    """Name of the architecture."""
     state: State
     layout: str
-    """In which the weights were found."""
+    """Layout in which the weights were found."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Of the architecture, without which the weights would answer differently."""
+    """Options of the architecture that the weights need."""
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
-    """Of each channel, in units of 0..1, as inputs were normalized in training."""
+    """Std of each channel, in units of 0..1, as inputs were normalized in training."""
     labels: tuple[str, ...] | None = None
     """Classes in the order of the outputs; None: not known."""
     size: tuple[int, ...] | None = None
     """Height and width in pixels, or the most tokens of a text; None: the architecture's native ones."""
     resize_mode: ResizeMode = "crop"
-    """How images got that size in training; nearly all published networks were shown the middle of photographs."""
+    """How images were resized in training; nearly all published networks saw the center crop of photographs."""
     notes: tuple[str, ...] = ()
-    """What was taken for granted."""
+    """Assumptions that were made."""
     vocabulary: tuple[str, ...] | None = None
-    """Tokens in the order of their numbers, of a network for texts; None: of images."""
+    """Tokens of a network for texts, in the order of their IDs; None: a network for images."""
 
     @property
     def num_classes(self) -> int | None:
-        """How many outputs the weights have; None: they have no output layer."""
+        """Number of outputs of the weights; None: they have no output layer."""
         output = list(_list_shapes(self))[-1]
         return len(self.state[output]) if output in self.state else None
 

