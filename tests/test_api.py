@@ -389,6 +389,7 @@ def test_a_data_set_that_was_split_otherwise_is_refused(run: Run) -> None:
         run.model.compress(turned, progress=False)
 
 
+@pytest.mark.slow
 def test_explanations_need_no_folder(run: Run, dataset: Dataset, tmp_path: Path) -> None:
     found = run.model.explain([Image.fromarray(X[0]), X[1]], method="gradcam")
     assert [item.method for item in found.items] == ["gradcam"] * 2
@@ -420,6 +421,7 @@ def test_what_is_no_model_is_refused() -> None:
         falconet.load("nowhere")
 
 
+@pytest.mark.slow
 def test_an_export_is_compared_on_the_model_s_own_arrays(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     result = run.model.export("onnx", tmp_path / "model.onnx")

@@ -78,6 +78,7 @@ def test_wrong_labels_of_series_are_found_without_training(tmp_path: Path) -> No
     assert {position(error.name) for error in found} == set(wrong.tolist())
 
 
+@pytest.mark.slow
 def test_labels_that_teach_nothing_are_told_and_none_is_called_wrong(tmp_path: Path, capsys: Capture) -> None:
     generator = np.random.default_rng(0)
     np.savez(tmp_path / "dice.npz", series=generator.normal(size=(200, 20)), labels=generator.integers(0, 2, 200))

@@ -202,7 +202,7 @@ def test_evaluate_answers_more_questions(capsys: Capture, trained: RunResult, ma
     assert result["slices"] is None
     assert set(result["intervals"]) == {"accuracy", "macro_precision", "macro_recall", "macro_f1", "log_loss", "brier"}
     text = run_text(capsys, "evaluate", str(trained.out), "digits", *options)
-    assert "precision 90.00% wanted: answers from a confidence of" in text
+    assert "accuracy 90.00% wanted: answers from a confidence of" in text
     assert "p = 1 (McNemar, exact)" in text
     assert f"out of distribution: {photos} (all, 12 samples)" in text
 
@@ -367,6 +367,7 @@ def test_a_name_that_no_file_can_have_is_one_line(arguments: list[str], capsys: 
     assert "unexpected" not in err
 
 
+@pytest.mark.slow
 def test_an_error_that_quotes_megabytes_is_cut_in_its_middle(capsys: Capture) -> None:
     assert cli.run(["models", "a" * 1_000_000]) == 2
     err = capsys.readouterr().err

@@ -560,6 +560,7 @@ def test_a_run_that_was_copied_to_another_seed_is_not_kept(
     assert load_trial(lenet, 0, out)
 
 
+@pytest.mark.slow
 def test_plots_of_other_models_do_not_stay(tmp_path: Path) -> None:
     comparison = Comparison(tmp_path, "digits", "f", 9, 2, 1, make_rows([(0.9, 2), (0.8, 1)]), (), ())
     write_comparison(comparison)

@@ -109,6 +109,7 @@ def test_validation_samples_no_longer_evaluate_it(plain: RunResult, refitted: Ru
         read_data(load_artifact(refitted.out), "digits", None)
 
 
+@pytest.mark.slow
 def test_a_refit_that_was_stopped_goes_on_to_the_same_end(refitted: RunResult, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with pytest.raises(InterruptedRunError, match=r"stopped after 1 of \d epochs of the refit; the model of the run"):
@@ -119,6 +120,7 @@ def test_a_refit_that_was_stopped_goes_on_to_the_same_end(refitted: RunResult, t
     assert resumed.test == refitted.test
 
 
+@pytest.mark.slow
 def test_a_run_that_has_ended_can_be_refit_and_a_new_one_in_its_place_is_none(
     refitted: RunResult, tmp_path: Path
 ) -> None:

@@ -166,6 +166,7 @@ class Stop(falconet.Callback):
         raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_a_run_of_the_first_edition_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str], optimizer: str) -> None:
     training = {"loss": "brier", "optimizer": optimizer, "betas": [0.8, 0.999], "restore": "last"}

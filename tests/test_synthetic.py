@@ -119,6 +119,7 @@ def test_epochs_with_made_samples_take_as_many_steps_and_no_made_one_is_validate
     torch.testing.assert_close(more.class_weights, (counts.sum() / (2 * counts)).float())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("better", [False, True])
 def test_made_samples_are_kept_only_where_they_gain_by_more_than_chance(
     better: bool, make_folder: FolderMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -145,7 +146,7 @@ def test_made_samples_are_kept_only_where_they_gain_by_more_than_chance(
     assert result.out == out
     assert ("6 synthetic samples" in (out / "README.md").read_text()) is better
     # A run that was begun so goes on so.
-    with pytest.raises(UsageError, match="began, with --synthetic 3: say so again"):
+    with pytest.raises(UsageError, match="began, with synthetic=3: say so again"):
         check_begun(plan(source, out, if_exists="resume"), None)
     check_begun(plan(source, out, if_exists="resume"), 3)
     init_run_folder(plan(source, out, if_exists="overwrite"), None, None)

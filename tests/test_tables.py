@@ -618,6 +618,7 @@ def test_parts_of_nothing(tmp_path: Path, content: str, suffix: str, message: st
         list(iterate_table(make_file(tmp_path / f"t{suffix}", content)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 def test_parts_of_a_large_table_take_little_memory(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"t{suffix}"

@@ -490,6 +490,7 @@ def test_a_trained_models_file_is_as_good_as_its_folder(small: Path) -> None:
     assert "stem=small" in guessed.notes[0]
 
 
+@pytest.mark.slow
 def test_a_coded_model_is_where_another_begins(small: Path) -> None:
     artifact = load_artifact(small)
     content = encode_artifact(artifact).serialize()
@@ -505,6 +506,7 @@ def test_a_coded_model_is_where_another_begins(small: Path) -> None:
         load_pretrained("squeezenet1_1", small / "small.fnet")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [

@@ -299,6 +299,7 @@ def test_a_share_of_macs(name: str, macs: float, scope: Any) -> None:
     assert macs - 0.03 < left <= macs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("multiple", [1, 8])
 def test_no_more_goes_than_a_share_of_macs_takes(multiple: int) -> None:
     model, _, _ = build_settled("resnet20")
