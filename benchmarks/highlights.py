@@ -62,7 +62,7 @@ HIGHLIGHTS = (
     Highlight(
         "training-throughput", "MNIST, lenet_relu", "2x PyTorch",
         "LeNet on MNIST, 2 threads: images trained a second, of at least twice the tutorial's",
-        "MNIST 上训练 LeNet，2 线程：每秒训练图像数，目标为教程的 2 倍以上",
+        "MNIST 上训练 LeNet，2 线程：每秒训练图像数，目标为教程的两倍以上",
         "PyTorch's tutorial, untuned", "PyTorch 教程（未调优）",
     ),
     Highlight(

@@ -53,8 +53,8 @@ SURFACE = {
     },
     falconet.Dataset: {
         "channels", "classes", "columns", "config", "fingerprint", "from_arrays", "from_dataframe",
-        "ignored", "empty_class_contents", "kind", "made_splits", "notes", "rate", "size", "source", "split", "split_seed",
-        "splits", "splits_fingerprint", "test", "train", "unreadable", "val", "value_range",
+        "ignored", "empty_class_contents", "kind", "made_splits", "notes", "rate", "size", "source", "split",
+        "split_seed", "splits", "splits_fingerprint", "test", "train", "unreadable", "val", "value_range",
     },
     Split: {
         "classes", "extras", "group_names", "groups", "hashes", "labels", "name", "owner", "samples", "take",
