@@ -63,13 +63,13 @@ def compared(few: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Compa
     """Two networks of two seeds each, and what was told; do not write to its folder."""
     lines: list[str] = []
     out = tmp_path_factory.mktemp("compared") / "out"
-    return compare(few, NAMES, out=out, seeds=2, epochs=2, settings=SETTINGS, tell=lines.append), lines
+    return compare(few, NAMES, out=out, seeds=2, epochs=2, settings=SETTINGS, notify=lines.append), lines
 
 
 def again(few: Path, comparison: Comparison, models: list[str], **changes: Any) -> tuple[Comparison, list[str]]:
     lines: list[str] = []
     asked = {"seeds": 2, "epochs": 2, "settings": SETTINGS, **changes}
-    return compare(few, models, out=comparison.out, tell=lines.append, **asked), lines
+    return compare(few, models, out=comparison.out, notify=lines.append, **asked), lines
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -223,7 +223,7 @@ def test_a_single_run_beside_means_is_called_one(
 def test_folds_rank_models(few: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     asked: dict[str, Any] = {"out": tmp_path / "out", "seeds": 1, "epochs": 2, "settings": SETTINGS, "folds": 3}
-    comparison = compare(few, NAMES, **asked, tell=lines.append)
+    comparison = compare(few, NAMES, **asked, notify=lines.append)
     for row in comparison.rows:
         kept = [read_json(tmp_path / "out" / "folds" / f"{row.model}-3-{fold}.json") for fold in range(3)]
         accuracies = [one["val_accuracy"] for one in kept]
@@ -283,7 +283,7 @@ def test_one_failing_model_does_not_lose_the_others(few: Path, tmp_path: Path) -
     lines: list[str] = []
     comparison = compare(
         few, ["lenet300_100", "lenet_relu"], out=tmp_path / "out", seeds=1, epochs=1, settings=settings,
-        tell=lines.append,
+        notify=lines.append,
     )  # fmt: skip
     good, bad = comparison.rows
     assert (good.model, good.failed) == ("lenet_relu", None)
@@ -346,7 +346,7 @@ def test_what_breaks_while_training_is_a_reason_too(few: Path, tmp_path: Path, m
     ]
     monkeypatch.undo()
     lines: list[str] = []
-    mended = compare(few, ["lenet5", "lenet300_100"], out=tmp_path / "out", seeds=2, epochs=1, tell=lines.append)
+    mended = compare(few, ["lenet5", "lenet300_100"], out=tmp_path / "out", seeds=2, epochs=1, notify=lines.append)
     assert not any(row.failed for row in mended.rows)
     assert ["(kept)" in line for line in lines] == [True, False, True, True]
 

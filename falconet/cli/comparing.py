@@ -51,7 +51,7 @@ def compare(
         recipe=recipe,
         settings=merge_data_flags(asked, groups, follow, strict),
         data_root=data_root,
-        tell=terminal.print_note,
+        notify=terminal.print_note,
     )
     if json:
         terminal.print_json(result.facts())

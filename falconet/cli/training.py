@@ -331,8 +331,8 @@ def show_result(
         terminal.print_line(f"baseline: {baseline.name} {baseline.accuracy:.2%} (95%: {low:.2%} to {high:.2%})")
     if energy:
         terminal.print_line(f"energy: {result.report.energy}")
-    if solver := result.report.solved:
-        made = f"output layer solved by {solver} on fixed features, {result.seconds:.1f} s in all"
+    if solver := result.report.linear_probe:
+        made = f"linear probe: {solver} on frozen features, {result.seconds:.1f} s in all"
     else:
         made = f"{format_epochs(result.epochs)} in {result.seconds:.1f} s; kept epoch {result.best_epoch}"
     terminal.print_line(f"{made}; report: {result.out / 'report.html'}")

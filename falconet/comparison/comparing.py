@@ -31,6 +31,7 @@ from falconet.data import Dataset, load_dataset
 from falconet.data.splits import fold_dataset
 from falconet.errors import DataError, FalconetError, UsageError
 from falconet.planning import Settings
+from falconet.renames import accept_renamed
 from falconet.schema import to_mapping
 from falconet.storage import hold
 
@@ -52,6 +53,7 @@ _Outcome = Evaluated | str
 """Results of one model, or why it failed."""
 
 
+@accept_renamed(tell=lambda value: {"notify": value})
 def compare(
     source: str | Path,
     models: Sequence[str | Path],
@@ -63,7 +65,7 @@ def compare(
     recipe: str | None = None,
     settings: Settings | None = None,
     data_root: str | Path | None = None,
-    tell: Callable[[str], None] = lambda line: None,
+    notify: Callable[[str], None] = lambda line: None,
 ) -> Comparison:
     """Train each model with each seed, evaluate all on the same test split, and write tables, plots and tests to `out`.
 
@@ -89,7 +91,7 @@ def compare(
         As for `falconet.train`, the same for all models. A recipe's section `model` counts for the model it names only.
     data_root
         Where named data sets are kept and downloaded to.
-    tell
+    notify
         Called with a line for each model that cannot be trained, before any is, and for each run that has ended.
 
     A model of which a run fails is listed with the reason, without figures, since the mean of the runs that went well
@@ -113,21 +115,21 @@ def compare(
         check_folder(folder, terms, compared_models)  # Another process may have begun one there meanwhile.
         record_terms(folder, terms, compared_models, study.dataset.fingerprint)
         for compared, reason in failed.items():
-            tell(f"{compared.name} cannot be trained: {reason}")
-        return _train_all(compared_models, study, parts, tell, failed, notes)
+            notify(f"{compared.name} cannot be trained: {reason}")
+        return _train_all(compared_models, study, parts, notify, failed, notes)
 
 
 def _train_all(
     compared_models: Sequence[ComparedModel],
     study: ComparisonContext,
     parts: Sequence[Dataset],
-    tell: Callable[[str], None],
+    notify: Callable[[str], None],
     failed: Mapping[ComparedModel, str],
     notes: Sequence[str],
 ) -> Comparison:
     """Run a comparison whose terms are recorded; see `compare`."""
     runs = sum(len(study.seeds_of(compared)) + len(study.folds_of(compared)) for compared in compared_models)
-    progress = _Progress(runs, tell)
+    progress = _Progress(runs, notify)
     outcomes = {
         compared: _run_compared(compared, study, parts, progress, failed.get(compared)) for compared in compared_models
     }
@@ -147,14 +149,14 @@ def _train_all(
 class _Progress:
     """Counts the runs of a comparison and reports the result of each."""
 
-    def __init__(self, total: int, tell: Callable[[str], None]) -> None:
-        self.total, self.tell = total, tell
+    def __init__(self, total: int, notify: Callable[[str], None]) -> None:
+        self.total, self.notify = total, notify
         self.done = 0
 
     def end(self, run: str, what: str, runs: int = 1) -> None:
         """Report the result of a run, and of those that follow from it."""
         self.done += runs
-        self.tell(f"{self.done}/{self.total} {run}: {what}")
+        self.notify(f"{self.done}/{self.total} {run}: {what}")
 
 
 def _check_compared_models(compared_models: Sequence[ComparedModel], study: ComparisonContext) -> list[str]:

@@ -34,7 +34,7 @@ class ExportAdapter:
 
     open: Callable[[Metadata, str | None], Prepare]
     """Returns the function that prepares samples for a file, given its metadata and its tokenizer."""
-    make_up: Callable[[Any, np.ndarray, np.random.Generator], Samples]
+    make_random: Callable[[Any, np.ndarray, np.random.Generator], Samples]
     """Returns random samples with these names, given an input spec."""
     thin: Callable[[Samples, int], Samples]
     """Subsamples images until no side has more pixels than this; leaves other samples as they are."""
@@ -78,14 +78,14 @@ def _open_texts(metadata: Metadata, tokenizer: str | None) -> Prepare:
     return lambda text: encoder.encode([text])[0]
 
 
-def _make_up_images(spec: ImageSpec, names: np.ndarray, generator: np.random.Generator) -> Samples:
+def _make_random_images(spec: ImageSpec, names: np.ndarray, generator: np.random.Generator) -> Samples:
     """Return images of noise, twice as large as the model's."""
     height, width = (2 * side for side in spec.inner_size)
     shape, dtype = (len(names), height, width, 3), np.dtype(spec.dtype)
     return ImageArray(generator.integers(0, LEVELS[spec.dtype], shape, dtype=dtype, endpoint=True), names)
 
 
-def _make_up_series(spec: SeriesSpec, names: np.ndarray, generator: np.random.Generator) -> Samples:
+def _make_random_series(spec: SeriesSpec, names: np.ndarray, generator: np.random.Generator) -> Samples:
     """Return random walks of all lengths up to the model's."""
     channels, steps = spec.raw_shape
     ends = generator.integers(1, steps + 1, len(names)).cumsum()
@@ -93,7 +93,7 @@ def _make_up_series(spec: SeriesSpec, names: np.ndarray, generator: np.random.Ge
     return SeriesArray(walk.astype(np.float32), np.stack([np.r_[0, ends[:-1]], ends], axis=1), names)
 
 
-def _make_up_texts(spec: TextSpec, names: np.ndarray, generator: np.random.Generator) -> Samples:
+def _make_random_texts(spec: TextSpec, names: np.ndarray, generator: np.random.Generator) -> Samples:
     """Return texts of random letters, up to four for each of the model's tokens."""
     lengths = generator.integers(1, 4 * spec.shape[0], len(names))
     return Texts(["".join(map(chr, generator.integers(32, 127, length))) for length in lengths], names)
@@ -172,7 +172,7 @@ ADAPTERS: Mapping[ModalityName, ExportAdapter] = MappingProxyType(
     {
         "image": ExportAdapter(
             open=_open_images,
-            make_up=_make_up_images,
+            make_random=_make_random_images,
             thin=ThinnedSamples,
             input="image",
             make_preprocess=_wrap_images,
@@ -182,7 +182,7 @@ ADAPTERS: Mapping[ModalityName, ExportAdapter] = MappingProxyType(
         ),
         "series": ExportAdapter(
             open=_open_series,
-            make_up=_make_up_series,
+            make_random=_make_random_series,
             thin=lambda samples, _: samples,
             input="series",
             make_preprocess=_wrap_series,
@@ -193,7 +193,7 @@ ADAPTERS: Mapping[ModalityName, ExportAdapter] = MappingProxyType(
         ),
         "text": ExportAdapter(
             open=_open_texts,
-            make_up=_make_up_texts,
+            make_random=_make_random_texts,
             thin=lambda samples, _: samples,
             input="tokens",
             make_preprocess=_wrap_tokens,

@@ -152,7 +152,9 @@ def export(
         place, rest = folder / "export", folder / "scratch"
         place.mkdir()
         rest.mkdir()
-        traced = make_traced(artifact, rest, preprocessing=preprocessing, most=target.most, license_name=license)
+        traced = make_traced(
+            artifact, rest, preprocessing=preprocessing, max_sizes=target.max_sizes, license_name=license
+        )
         traced = replace(traced, name=name)
         written = write(traced, artifact, target, place / out.name if target.suffix else place, calibrating.samples)
         parity, timed = _verify(artifact, target, written, evaluating, max_drop)

@@ -134,13 +134,13 @@ def draw_random_samples(artifact: Artifact, reason: str) -> HeldOut:
     """Return random samples of the kind that a model takes."""
     generator, spec = np.random.default_rng(0), artifact.config.input
     names = np.array([f"made-up[{index}]" for index in range(_MADE_UP)])
-    samples = ADAPTERS[spec.kind].make_up(spec, names, generator)
+    samples = ADAPTERS[spec.kind].make_random(spec, names, generator)
     return HeldOut(samples, None, f"made-up samples, as the model's own cannot be read ({reason})")
 
 
 def limit_sides(held_out: HeldOut, artifact: Artifact, target: Target) -> HeldOut:
     """Return samples no larger than a format takes, so that the model and its export get the same ones."""
-    sides = target.most.get("height")
+    sides = target.max_sizes.get("height")
     thin = ADAPTERS[artifact.config.input.kind].thin
     return replace(held_out, samples=thin(held_out.samples, sides)) if sides else held_out
 

@@ -29,13 +29,15 @@ Attempt = Callable[[nn.Module, tuple[Any, ...]], object]
 """Function that tries to export a module on example inputs; it may raise any exception."""
 
 
-def trace(graph: Graph, most: Mapping[str, int]) -> ExportedProgram:
+def trace(graph: Graph, max_sizes: Mapping[str, int]) -> ExportedProgram:
     """Return a graph as torch.export sees it. Raises ExportError, which names the layer that cannot be traced.
 
-    `most` are bounds of dimensions by name, for formats that plan their memory beforehand; a batch of 1 is fixed.
+    `max_sizes` are bounds of dimensions by name, for formats that plan their memory beforehand; a batch of 1 is fixed.
     """
-    example = graph.example[:1] if most.get("batch") == 1 else graph.example
-    dimensions = {axis: _bound_axis(graph, axis, most) for axis in graph.axes if most.get(graph.axes[axis]) != 1}
+    example = graph.example[:1] if max_sizes.get("batch") == 1 else graph.example
+    dimensions = {
+        axis: _bound_axis(graph, axis, max_sizes) for axis in graph.axes if max_sizes.get(graph.axes[axis]) != 1
+    }
     try:
         # An exception out of Python's callbacks would end the process where C++ called them.
         with interruption.deferred(), quiet():
@@ -53,10 +55,10 @@ def _forget_places(program: ExportedProgram) -> None:
             node.meta.pop("stack_trace", None)
 
 
-def _bound_axis(graph: Graph, axis: int, most: Mapping[str, int]) -> Any:
+def _bound_axis(graph: Graph, axis: int, max_sizes: Mapping[str, int]) -> Any:
     """Return torch.export's description of a dimension: any size, up to a bound where there is one."""
     longest = {graph.axes[graph.length[0]]: graph.length[1]} if graph.length else {}
-    bound = {**most, **longest, "channels": 3}.get(graph.axes[axis])
+    bound = {**max_sizes, **longest, "channels": 3}.get(graph.axes[axis])
     return Dim.DYNAMIC if bound is None else Dim.DYNAMIC(max=bound)
 
 

@@ -37,7 +37,7 @@ class Target:
     exact: bool = True
     """Whether probabilities must be the model's own; False: integers, whose loss of accuracy is limited."""
 
-    most: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    max_sizes: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     """Bounds of dimensions by name, where the format plans its memory beforehand."""
 
 
@@ -67,7 +67,7 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
             ".pte",
             ("executorch",),
             "executorch",
-            most=MappingProxyType({"batch": 1, "height": _MAX_PIXELS, "width": _MAX_PIXELS}),
+            max_sizes=MappingProxyType({"batch": 1, "height": _MAX_PIXELS, "width": _MAX_PIXELS}),
         ),
         "torch": Target("falconet.exporters.torch:write_program", "torch", ".pt2"),
         "triton": Target("falconet.exporters.triton:write_triton", "onnxruntime", "", _ONNX, "export"),

@@ -50,12 +50,12 @@ def make_traced(
     scratch: Path,
     *,
     preprocessing: bool = True,
-    most: Mapping[str, int] = _NOWHERE,
+    max_sizes: Mapping[str, int] = _NOWHERE,
     license_name: str = UNSTATED,
 ) -> TracedModel:
-    """Trace a model; `most` bounds dimensions by name. Raises ExportError, which names the layer to blame."""
+    """Trace a model; `max_sizes` bounds dimensions by name. Raises ExportError, which names the layer to blame."""
     graph = make_graph(artifact, preprocessing=preprocessing)
-    program = trace(graph, most)
+    program = trace(graph, max_sizes)
     config, tokenizer = artifact.config, artifact.tokenizer
     metadata = Metadata(
         architecture=config.architecture,
@@ -65,9 +65,9 @@ def make_traced(
         versions=current_versions(),
         data=config.provenance.data.fingerprint,
         license=license_name,
-        batch=most.get("batch"),
+        batch=max_sizes.get("batch"),
         steps=find_steps(program, graph),
-        sides=most.get("height") if "height" in graph.axes.values() else None,
+        sides=max_sizes.get("height") if "height" in graph.axes.values() else None,
         tokenizer_sha256=None if tokenizer is None else sha256(tokenizer.encode()).hexdigest(),
     )
     return TracedModel(graph, program, metadata, scratch)

@@ -27,16 +27,16 @@ _MOST = 64
 """Most samples that the server may gather into one batch."""
 
 
-def write_triton(draft: TracedModel, path: Path) -> Written:
+def write_triton(traced: TracedModel, path: Path) -> Written:
     """Write a folder for the model into a repository."""
-    folder = path / draft.name
+    folder = path / traced.name
     main = folder / "1" / "model.onnx"
     main.parent.mkdir(parents=True)
-    write_onnx(draft, main)
+    write_onnx(traced, main)
     graph = onnx.load(main).graph
-    (folder / "config.pbtxt").write_text(_describe_model(draft.name, graph, draft.metadata), encoding="utf-8")
+    (folder / "config.pbtxt").write_text(_describe_model(traced.name, graph, traced.metadata), encoding="utf-8")
     # Blanks and breaks too are part of a name: two that differ in these alone stay two.
-    labels = map(escape_line, draft.metadata.output_spec.labels)
+    labels = map(escape_line, traced.metadata.output_spec.labels)
     (folder / "labels.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
     return Written(main)
 

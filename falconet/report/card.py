@@ -80,8 +80,9 @@ def _describe_training(report: ModelReport) -> str:
         more = f", and trained for {report.shrinking.epochs} more while it was compressed"
         trained = f"trained for {format_epochs(origin.epochs)} with seed {origin.seed}"
         return f"Compressed from a network that had {trained}{more}."
-    if report.solved:
-        solved = f"The output layer was solved by {report.solved} on fixed features, with seed {origin.seed}"
+    if report.linear_probe:
+        fitted = f"the output layer is fitted by {report.linear_probe} on frozen features"
+        solved = f"A linear probe: {fitted}, with seed {origin.seed}"
         if origin.refit:
             again = "and then anew, on training and\nvalidation samples together"
             return f"{solved}, {again}; validation figures are those of the first solution."

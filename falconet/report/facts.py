@@ -237,8 +237,8 @@ class ModelReport:
         return self.config.architecture
 
     @property
-    def solved(self) -> str:
-        """Solver of the output layer, where nothing else was trained; empty where steps were taken."""
+    def linear_probe(self) -> str:
+        """Solver of a linear probe, where nothing else was trained; empty where steps were taken."""
         solver = self.settings.get("training", {}).get("linear_probe")
         alone = self.config.provenance.epochs == 1 and self.shrinking is None
         return f"{solver} regression" if solver and alone else ""

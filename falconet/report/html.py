@@ -125,7 +125,7 @@ def _describe(report: ModelReport, key: str) -> _Model:
     """Word and draw what a page shows of a model."""
     matrix, layer_stats = _show_matrix(report.test), _show_layer_stats(report)
     # A solution has no curve that could be drawn.
-    drawn = report.history and not report.solved
+    drawn = report.history and not report.linear_probe
     curves = show_learning_curves(report.history, report.config.provenance.best_epoch) if drawn else ()
     return _Model(
         key=key,
@@ -166,7 +166,7 @@ def _list_figures(report: ModelReport) -> tuple[Tile, ...]:
     """Return the figures of merit on the test split, and the accuracy that the epoch was chosen by."""
     test, val = report.test, report.val
     origin = report.config.provenance
-    epoch = "" if report.shrinking or report.solved else f"epoch {origin.best_epoch}, "
+    epoch = "" if report.shrinking or report.linear_probe else f"epoch {origin.best_epoch}, "
     if origin.refit:
         epoch = "of the fit before the refit, " + epoch
     if origin.refit_teacher:

@@ -54,10 +54,10 @@ class _IteratedBatches:
         A DataLoader seeds its shuffling from torch's generator as it begins: here that follows from seed and epoch.
         """
         with _drawn_for(self.seed, number):
-            walk = iter(self.iterable)
-            first = list(_next_batch(walk))
+            iterator = iter(self.iterable)
+            first = list(_next_batch(iterator))
         count = 0
-        for batch in chain(first, walk):
+        for batch in chain(first, iterator):
             if count < self.length and count >= start:
                 yield self.check(batch, count)
             count += 1
@@ -96,9 +96,9 @@ def _drawn_for(seed: int, number: int) -> Iterator[None]:
         yield
 
 
-def _next_batch(walk: Iterator[Any]) -> Iterator[Any]:
+def _next_batch(iterator: Iterator[Any]) -> Iterator[Any]:
     """Yield the next batch, where there is one."""
-    for batch in walk:
+    for batch in iterator:
         yield batch
         return
 
@@ -115,7 +115,7 @@ def make_batches(name: str, loader: Batches | Iterable[Any] | None, model: nn.Mo
         raise DataError(f"{name}: wanted a loader of one batch or more, found none")
     wanted = "an iterable of (x, y) batches, such as a DataLoader"
     if isinstance(loader, Iterator):
-        again = "which can be walked only once, and an epoch is a walk: give a list or a DataLoader"
+        again = "which is used up after one epoch: give a list or a DataLoader"
         raise UsageError(f"{name}: wanted {wanted}, found {type(loader).__name__}, {again}")
     if isinstance(loader, str | bytes | Mapping | Tensor | np.ndarray) or not isinstance(loader, Iterable):
         raise UsageError(f"{name}: wanted {wanted}, found {type(loader).__name__}")

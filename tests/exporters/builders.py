@@ -122,10 +122,12 @@ def open_exports(
     """Trace a model once for targets that bound it alike; write it for each without any check, and open the file."""
     lines = [find_target(target) for target in targets]
     folder.mkdir(parents=True, exist_ok=True)
-    traced = make_traced(artifact, folder, preprocessing=preprocessing, most=lines[0].most, license_name="apache-2.0")
+    traced = make_traced(
+        artifact, folder, preprocessing=preprocessing, max_sizes=lines[0].max_sizes, license_name="apache-2.0"
+    )
     none = draw_random_samples(artifact, "").samples.take(np.arange(0))
     for line in lines:
-        assert line.most == lines[0].most
+        assert line.max_sizes == lines[0].max_sizes
         written = write(traced, artifact, line, folder / f"model{line.suffix}", none)
         yield written.main, open_session(line.runtime, written.main)
 

@@ -197,13 +197,13 @@ def solved(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
 
 def test_a_solved_output_layer_is_called_one(solved: RunResult, capsys: pytest.CaptureFixture[str]) -> None:
     page, card = ((solved.out / name).read_text(encoding="utf-8") for name in ("report.html", "README.md"))
-    assert "whose output layer was solved by logistic regression on fixed features of" in page
-    assert "No steps were taken: the output layer was solved by logistic regression" in page
-    assert "The output layer was solved by logistic regression on fixed features, with seed 0; nothing else" in card
+    assert "a linear probe: its output layer is fitted by logistic regression on frozen features of" in page
+    assert "No steps were taken: a linear probe, logistic regression on frozen features" in page
+    assert "A linear probe: the output layer is fitted by logistic regression on frozen features, with seed 0" in card
     assert _describe(solved.report, "model-1").curves == ()
     show_result(solved, json=False)
     shown = capsys.readouterr().out
-    assert "output layer solved by logistic regression on fixed features" in shown
+    assert "linear probe: logistic regression on frozen features" in shown
     for text in (page, card, shown):
         assert "1 epochs" not in text
         assert "epoch 1" not in text
