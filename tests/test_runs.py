@@ -498,7 +498,7 @@ main()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.full)])
+@pytest.mark.parametrize("step", [8, pytest.param(1, marks=pytest.mark.full)])
 def test_killed_at_any_write_a_run_resumes_to_the_same_files(step: int, tmp_path: Path) -> None:
     """A process that dies just before each of its files gets its name, one after the other."""
     arguments = ["train", "digits", "--model", "lenet300_100", "--epochs", "2", "--resume", "--out"]

@@ -132,7 +132,7 @@ def _suspect(dataset: Dataset | None, callbacks: Sequence[Callback]) -> tuple[tu
     try:
         audit = find_label_errors(dataset, callbacks)
     except DataError as error:
-        return (), (f"labels were not checked: {str(error).removeprefix('--label-errors: ')}",)
+        return (), (f"labels were not checked: {str(error).removeprefix('label_errors: ')}",)
     return audit.errors, () if audit.caution is None else (f"caution: {audit.caution}",)
 
 

@@ -344,6 +344,7 @@ def test_explanations_lie_on_planted_evidence(planted: Artifact) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_explanations_lie_on_planted_evidence_of_many_images() -> None:
     artifact = train_planted("resnet20", steps=120, width=8)
     for method, (trained, randomized) in measure_masses(artifact, 32).items():
