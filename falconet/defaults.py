@@ -56,8 +56,6 @@ TINY_SIDE = 40
 """Pixels of the longer side up to which gray images are for LeNet."""
 _FEW_SMALL = 2_000
 """Number of small images up to which published weights, at a larger input size, are worth their time."""
-_MANY_SMALL = 60_000
-"""Number of small images up to which their pixels at a backbone's input size, 28 kB each, are kept on disk."""
 _FEW_SERIES = 2_000
 """Number of series up to which a network that is trained by gradients has too few to beat MiniRocket."""
 _EXACT_RIDGE = 3_000
@@ -113,11 +111,6 @@ CANDIDATES: Mapping[ModalityName, tuple[Candidate, ...]] = MappingProxyType({
     "image": (
         Candidate("linear", lambda data: data.side <= SMALL_SIDE, _solve_by("logistic")),
         Candidate("lenet_relu", lambda data: data.gray and data.side <= TINY_SIDE),
-        Candidate(
-            "efficientnet_lite0",
-            lambda data: _is_small(data) and _FEW_SMALL < data.count <= _MANY_SMALL,
-            MappingProxyType({"model": MappingProxyType({"pretrained": "embedded"}), **_solve_by("logistic")}),
-        ),
         Candidate("resnet20", lambda data: _is_small(data) and not _is_photograph(data)),
         Candidate(
             "efficientnet_lite0",

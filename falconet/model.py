@@ -99,6 +99,7 @@ class Model:
             raise DataError(f"{first.file}: {first.reason}; leave it out, or let falconet.predict answer the others")
         return found
 
+    @accept_renamed(precision=lambda value: {"target_accuracy": value})
     def evaluate(  # noqa: PLR0913 - those of `falconet.evaluate`
         self,
         source: AnySource,
@@ -234,6 +235,7 @@ class Model:
             remove_when_collected(model, folder)
         return model
 
+    @accept_renamed(raw=lambda value: {"preprocessing": not value})
     def export(
         self,
         to: str,

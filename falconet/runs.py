@@ -265,8 +265,6 @@ class _TrainedCandidate:
     model: torch.nn.Module
     result: FitResult
     row: LeaderboardRow
-    learned: int | None = None
-    """Number of training samples of a linear probe that time left for; None: all that memory allows."""
 
 
 def try_network(plan: Plan, seconds: float | None = None) -> _TrainedCandidate:
@@ -282,11 +280,11 @@ def try_network(plan: Plan, seconds: float | None = None) -> _TrainedCandidate:
         training = plan.config.training
         model, _ = build(plan.config.model, bundle.spec, bundle.output, training.seed, weights)
         fit_statistics(model, bundle.train)
-        solution, learned = None, None
+        solution = None
         if training.linear_probe and seconds is not None:
-            learned = _limit_by_time(model, bundle, seconds)
+            _check_time(model, bundle, seconds)
         if training.linear_probe:
-            solution = fit_linear_probe(model, bundle.train, training, bundle.class_weights, bundle.groups, learned)
+            solution = fit_linear_probe(model, bundle.train, training, bundle.class_weights, bundle.groups)
         result = fit(
             model,
             bundle.train,
@@ -301,35 +299,25 @@ def try_network(plan: Plan, seconds: float | None = None) -> _TrainedCandidate:
     if result.ending == "interrupted":
         raise InterruptedRunError(f"stopped after {len(result.history)} of {training.epochs} epochs")
     probe = None if solution is None else score_probe(solution)
-    row = make_row(plan, len(bundle.val.labels), result, probe, began)
-    return _TrainedCandidate(plan, weights, bundle, model, result, row, learned)
+    return _TrainedCandidate(
+        plan, weights, bundle, model, result, make_row(plan, len(bundle.val.labels), result, probe, began)
+    )
 
 
 _PROBE_TIME_FRACTION = 0.5
 """Fraction of the remaining time that extracting features for a linear probe may take; else it is left out."""
 
 
-_MIN_LEARNED = 2_000
-"""Number of training samples below which a linear probe, for lack of time, is left out instead of fitted on a part."""
-
-
-def _limit_by_time(model: torch.nn.Module, bundle: DataBundle, seconds: float) -> int | None:
-    """Return of how many training samples features can be extracted in `seconds`, with all of validation.
-
-    None: of all that memory allows. Raises OutOfTimeError where these are few.
-    """
+def _check_time(model: torch.nn.Module, bundle: DataBundle, seconds: float) -> None:
+    """Raise OutOfTimeError where extracting features of training and validation samples takes longer than `seconds`."""
     learned = min(len(bundle.train.labels), limit_samples(find_linear_classifier(model)) or len(bundle.train.labels))
     count = learned + len(bundle.val.labels)
-    rate = measure_inference_throughput(model, bundle.train, count / seconds)
-    if count / rate <= seconds:
-        return None
-    fewer = int(seconds * rate) - len(bundle.val.labels)
-    if fewer < _MIN_LEARNED:
+    needed = count / measure_inference_throughput(model, bundle.train, count / seconds)
+    if needed > seconds:
         raise OutOfTimeError(
-            f"its features of {count:,} samples take about {count / rate:,.0f} s, wanted at most {seconds:,.0f} s, "
-            f"which is {_PROBE_TIME_FRACTION:.0%} of the time that is left; --time changes it"
+            f"its features of {count:,} samples take about {needed:,.0f} s, wanted at most {seconds:,.0f} s, which is "
+            f"{_PROBE_TIME_FRACTION:.0%} of the time that is left; --time changes it"
         )
-    return fewer
 
 
 def _solve_linear_probe(
@@ -370,8 +358,7 @@ def _try_fast_candidates(plan: Plan, callbacks: Sequence[Callback]) -> tuple[_Tr
         except (DivergedError, OutOfTimeError) as error:
             notify(callbacks, f"candidate {config.model.name} is left out: {error}")
             continue
-        part = "" if trial.learned is None else f", from {trial.learned:,} training samples (--time changes it)"
-        notify(callbacks, f"candidate {describe_row(trial.row)}{part}")
+        notify(callbacks, f"candidate {describe_row(trial.row)}")
         trials.append(trial)
     return tuple(trials)
 
@@ -607,7 +594,7 @@ def _refit_network(
     )
     before = f"the model of the run before it, of epoch {epochs}, is in {plan.out}"
     if second.ending == "diverged":
-        raise DivergedError(f"refit: {second.message}; {before}; try a lower training.learning_rate")
+        raise DivergedError(f"in the refit: {second.message}; {before}; try a lower training.learning_rate")
     if second.ending == "interrupted":
         done = len(second.history)
         raise InterruptedRunError(

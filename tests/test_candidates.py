@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from falconet.artifact import load_artifact
-from falconet.data import load_dataset
 from falconet.errors import InterruptedRunError
 from falconet.leaderboard import choose_best_row
 from falconet.model import train
@@ -18,8 +17,6 @@ from falconet.planning import LEADERBOARD_FILE, plan_run
 from falconet.report import LeaderboardRow
 from falconet.runs import RunResult, execute
 from falconet.training import Callback
-from falconet.training.linear_probe import LinearProbe
-from falconet.training.loop import fit_linear_probe
 
 
 @pytest.fixture
@@ -189,28 +186,6 @@ def test_a_candidate_that_would_take_too_long_is_left_out(
     assert result.architecture == "lenet_relu"
     assert result.report.log.leaderboard == ()
     assert any(line.startswith("candidate linear is left out: its features of") for line in lines)
-
-
-def test_a_candidate_learns_from_as_many_samples_as_time_is_left_for(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = []
-
-    def fit(*arguments: object) -> LinearProbe:
-        seen.append(arguments[-1])
-        return fit_linear_probe(*arguments)  # type: ignore[arg-type]
-
-    # Half of a minute suffices for 60 samples, validation among them.
-    monkeypatch.setattr("falconet.runs.measure_inference_throughput", lambda *_: 2.0)
-    monkeypatch.setattr("falconet.runs._MIN_LEARNED", 10)
-    monkeypatch.setattr("falconet.runs.fit_linear_probe", fit)
-    lines: list[str] = []
-    result = run(images, tmp_path / "run", seconds=60, callbacks=[Notes(lines)])
-    validated = len(load_dataset(images).splits["val"])
-    assert 59 - validated <= seen[0] <= 60 - validated
-    assert [row.model for row in result.report.log.leaderboard] == ["linear", "lenet_relu"]
-    (line,) = (line for line in lines if line.startswith("candidate linear"))
-    assert line.endswith(f"from {seen[0]} training samples (--time changes it)")
 
 
 def test_a_run_that_goes_on_tries_what_it_tried_before(images: Path, tmp_path: Path) -> None:

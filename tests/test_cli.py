@@ -282,6 +282,15 @@ MISTAKES = [
 ]
 
 
+def test_a_folder_called_like_an_option_is_no_option(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "teacher").mkdir()
+    assert cli.run(["train", "teacher/"]) == 1
+    assert capsys.readouterr().err.startswith("falconet: teacher: wanted")
+
+
 @pytest.mark.parametrize(("arguments", "code", "message"), MISTAKES)
 def test_a_mistake_is_one_line(capsys: Capture, arguments: list[str], code: int, message: str) -> None:
     assert cli.run(arguments) == code

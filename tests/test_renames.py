@@ -140,6 +140,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert json.loads(said.out)["abstention"]["precision"] == 0.5
     assert run(["evaluate", "--help"]) == 0
     assert "--precision" not in capsys.readouterr().out
+    assert falconet.load(out).evaluate("digits", precision=0.5).abstention is not None  # type: ignore[call-arg]
 
 
 def as_first_edition(out: Path) -> None:

@@ -161,7 +161,9 @@ _OPTIONS = {
     "if_exists='resume'": "--resume",
     "if_exists='overwrite'": "--overwrite",
     "split='all'": "--split all",
-    "synthetic=": "--synthetic ",
+    "with synthetic=": "with --synthetic ",
+    "what `models` says": "what --models says",
+    "from 0 to seeds - 1": "from 0 to --seeds - 1",
     "choose another out": "choose another --out",
 }
 """What errors advise in terms of functions -> the same on the command line."""
@@ -172,6 +174,8 @@ def _name_option(message: str, arguments: list[str]) -> str:
     for argument, option in _OPTIONS.items():
         message = message.replace(argument, option)
     name, colon, rest = message.partition(": ")
+    if name in {argument.rstrip("/") for argument in arguments[1:]}:
+        return message  # It begins with what the user named, such as a folder, whatever options are called.
     verb = getattr(typer.main.get_command(app), "commands", {}).get(arguments[0] if arguments else "")
     for parameter in verb.params if verb is not None else ():
         option = parameter.opts[0]

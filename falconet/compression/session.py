@@ -350,7 +350,8 @@ def _check_unchanged(record: Mapping[str, Any], facts: Mapping[str, Any]) -> Non
         if record.get(key) != facts[key]:
             change = _describe_change(record[key], facts[key]) if key == "config" else ""
             raise UsageError(
-                f"resume: the search began with {what}{change}; undo that, or begin anew with if_exists='overwrite'"
+                f"if_exists='resume': the search began with {what}{change}; undo that, or begin anew with "
+                "if_exists='overwrite'"
             )
 
 

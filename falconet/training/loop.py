@@ -331,20 +331,17 @@ def fit_linear_probe(
     config: TrainConfig,
     class_weights: Tensor | None = None,
     groups: Int64[Tensor, " samples"] | None = None,
-    max_samples: int | None = None,
 ) -> LinearProbe:
     """Return the output layer that the first epoch of a run with `config.linear_probe` solves.
 
-    `groups` numbers the groups of a `Loader`'s samples; see `linear_probe.solve`. Of more than `max_samples`, that many
-    are drawn at random; None: as many as memory allows. Raises
+    `groups` numbers the groups of a `Loader`'s samples; see `linear_probe.solve`. Raises
     ConfigError for a network without one dense output layer, or a configuration without a linear probe, and
     DivergedError for features that are not finite.
     """
     if config.linear_probe is None:
         raise ConfigError("linear_probe: wanted logistic or ridge, found null")
     output = find_linear_classifier(model)
-    limits = [limit for limit in (limit_samples(output), max_samples) if limit is not None]
-    plain = without_augmentation(train, min(limits, default=None))
+    plain = without_augmentation(train, limit_samples(output))
     features, labels = extract_features(model, plain.epoch(1), lambda batch: batch.to(output.weight.device))
     if groups is not None and isinstance(plain, Loader):
         groups = groups[plain.order(1)[: len(labels)]]
