@@ -19,7 +19,7 @@ from record import Row, compare_rounds, decide, mean, save
 from torch import Tensor
 
 from falconet.labeling.selection import choose_samples, measure_uncertainty
-from falconet.training.linear_probe import Features, Solution, solve, take_rows
+from falconet.training.linear_probe import Features, LinearProbe, solve, take_rows
 
 SETS = {"digits": 20, "banking77": 40, "sign-digits": 40}
 """Labels a batch."""
@@ -30,7 +30,7 @@ WANTED = 0.99
 MOST, GOAL = 0.7, 0.6
 """Of the labels that chance needs."""
 
-Choose = Callable[[Features, int, Solution | None, int], Int64[Tensor, " chosen"]]
+Choose = Callable[[Features, int, LinearProbe | None, int], Int64[Tensor, " chosen"]]
 """From the features of what has no label, how many are wanted, what was learned so far and a seed to positions."""
 
 
@@ -86,7 +86,7 @@ def evaluate(data: EmbeddedSet, batch: int, ours: Sequence[float], chance: Seque
 
 def score(
     data: EmbeddedSet, labeled: Int64[Tensor, " labeled"], held_out: Int64[Tensor, " held_out"]
-) -> tuple[Solution | None, float]:
+) -> tuple[LinearProbe | None, float]:
     """Return what is learned from some labels, and its accuracy; of one class alone, nothing and how often it is."""
     labels = data.labels[labeled]
     if bool((labels == labels[0]).all()):
@@ -118,14 +118,14 @@ def count_labels(
     return float(len(pool))
 
 
-def choose_diverse(features: Features, count: int, solution: Solution | None, seed: int) -> Int64[Tensor, " chosen"]:
+def choose_diverse(features: Features, count: int, solution: LinearProbe | None, seed: int) -> Int64[Tensor, " chosen"]:
     """Choose as `falconet label` does."""
     if solution is None:
         return choose_samples(features, count, seed=seed)
     return choose_samples(features, count, measure_uncertainty(solution.apply(features).softmax(dim=1).double()), seed)
 
 
-def choose_any(features: Features, count: int, solution: Solution | None, seed: int) -> Int64[Tensor, " chosen"]:
+def choose_any(features: Features, count: int, solution: LinearProbe | None, seed: int) -> Int64[Tensor, " chosen"]:
     """Choose by chance, which goes on from batch to batch."""
     generator = torch.Generator().manual_seed(1000 * seed + len(features))
     return torch.randperm(len(features), generator=generator)[:count]

@@ -166,7 +166,7 @@ def describe(source: Path) -> dict[str, Any]:
 
     dataset = load_dataset(source)
     count = {name: len(split) for name, split in dataset.splits.items()}
-    own = "test" not in dataset.made
+    own = "test" not in dataset.made_splits
     fewest = int(np.bincount(dataset.splits["test"].labels).min()) if own else None
     return {
         "kind": dataset.kind,

@@ -378,7 +378,7 @@ def describe_times(ours: Sequence[Run], peers: Sequence[Run]) -> str:
     return f"{alone}, {processor} s of processors"
 
 
-BESIDE = 1.0
+BESIDE = 0.5
 """Load beyond a run's own threads at which its seconds say nothing any more."""
 
 

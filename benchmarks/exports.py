@@ -25,7 +25,7 @@ from matrix_rate import time_products
 from record import Row, mean, save
 
 from falconet import ImageSpec, TextSpec, create_model, summarize
-from falconet.artifact import Artifact, ArtifactConfig, DataOrigin, Provenance, describe_structure
+from falconet.artifact import Artifact, ArtifactConfig, DataOrigin, Provenance, get_model_kwargs
 from falconet.complexity import Complexity
 from falconet.exporters.onnx import write_onnx
 from falconet.exporters.openvino import write_openvino
@@ -120,7 +120,7 @@ def make_artifact(name: str, spec: InputSpec) -> Artifact:
     origin = Provenance(DataOrigin("random", "00", 0, 0.1, 0.2), seed=0, epochs=1, best_epoch=1)
     output = ClassificationSpec(LABELS)
     torch.manual_seed(0)
-    model = create_model(name, **describe_structure(spec, output))
+    model = create_model(name, **get_model_kwargs(spec, output))
     return Artifact(ArtifactConfig(name, spec, output, origin), model.state_dict())
 
 
@@ -143,10 +143,10 @@ def open_contenders(artifact: Artifact, folder: Path) -> dict[str, Ask]:
     single_openvino = write_openvino(draft, folder / "openvino.xml").main
     return {
         PEER: open_eager(artifact),
-        "onnxruntime fp32": open_session("onnxruntime", single).ask,
-        "onnxruntime int8": open_session("onnxruntime", integers).ask,
-        "OpenVINO fp32": open_session("openvino", single_openvino).ask,
-        "OpenVINO int8": open_session("openvino", integers).ask,
+        "onnxruntime fp32": open_session("onnxruntime", single).run,
+        "onnxruntime int8": open_session("onnxruntime", integers).run,
+        "OpenVINO fp32": open_session("openvino", single_openvino).run,
+        "OpenVINO int8": open_session("openvino", integers).run,
     }
 
 

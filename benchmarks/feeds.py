@@ -35,7 +35,7 @@ def time_epochs(start: float, epochs: Callable[[int], Iterable[tuple[Any, ...]]]
 def falconet_photos(root: Path) -> dict[str, float]:
     import torch
 
-    from falconet import ImageAugmentation, ImageSpec, Loader, Preprocess
+    from falconet import ImageAugmentation, ImagePreprocess, ImageSpec, Loader
     from falconet.data.loader import load_inputs
     from falconet.data.sources import read_source
     from falconet.data.splits import DataConfig
@@ -46,7 +46,7 @@ def falconet_photos(root: Path) -> dict[str, float]:
     loaded = load_inputs(dataset.splits["train"], spec)
     augmentation = ImageAugmentation(rotate=ROTATE, scale=SCALE, shift=SHIFT)
     labels = torch.from_numpy(loaded.split.labels)
-    loader = Loader(loaded.inputs, labels, Preprocess(spec), BATCH_SIZE, augmentation, "shuffle")
+    loader = Loader(loaded.inputs, labels, ImagePreprocess(spec), BATCH_SIZE, augmentation, "shuffle")
     return time_epochs(start, loader.epoch)
 
 
@@ -104,7 +104,7 @@ def photo_transforms() -> list[Any]:
 def falconet_mnist(root: Path) -> dict[str, float]:
     import torch
 
-    from falconet import ImageSpec, Loader, Preprocess
+    from falconet import ImagePreprocess, ImageSpec, Loader
     from falconet.data.loader import load_inputs
     from falconet.data.sources import read_source
     from falconet.data.splits import DataConfig
@@ -114,7 +114,7 @@ def falconet_mnist(root: Path) -> dict[str, float]:
     spec = ImageSpec((1, 28, 28), mean=(0.1307,), std=(0.3081,))
     loaded = load_inputs(dataset.splits["train"], spec)
     labels = torch.from_numpy(loaded.split.labels)
-    return time_epochs(start, Loader(loaded.inputs, labels, Preprocess(spec), BATCH_SIZE, None, "shuffle").epoch)
+    return time_epochs(start, Loader(loaded.inputs, labels, ImagePreprocess(spec), BATCH_SIZE, None, "shuffle").epoch)
 
 
 def torchvision_mnist(root: Path) -> dict[str, float]:
@@ -157,7 +157,7 @@ def falconet_memory(root: Path, count: int) -> str:
     """Read a folder and feed two epochs of its `count` images; return the peak of resident memory in bytes."""
     import torch
 
-    from falconet import ImageAugmentation, ImageSpec, Loader, Preprocess
+    from falconet import ImageAugmentation, ImagePreprocess, ImageSpec, Loader
     from falconet.data.loader import load_inputs
     from falconet.data.sources import read_source
     from falconet.data.splits import DataConfig
@@ -167,7 +167,7 @@ def falconet_memory(root: Path, count: int) -> str:
     loaded = load_inputs(dataset.splits["train"], spec)
     labels = torch.from_numpy(loaded.split.labels)
     augmentation = ImageAugmentation(rotate=ROTATE, scale=SCALE, shift=SHIFT)
-    loader = Loader(loaded.inputs, labels, Preprocess(spec), BATCH_SIZE, augmentation, "shuffle")
+    loader = Loader(loaded.inputs, labels, ImagePreprocess(spec), BATCH_SIZE, augmentation, "shuffle")
     fed = sum(len(labels) for number in (1, 2) for _, labels in loader.epoch(number))
     assert fed == 2 * count
     return json.dumps({"peak": 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, "count": count})

@@ -44,7 +44,7 @@ HIGHLIGHTS = (
     Highlight(
         "defaults", "spoken-digits: test accuracy", "no less than by hand",
         "recordings (spoken digits): test accuracy",
-        "录音（口述数字）：测试准确率",
+        "录音（语音数字）：测试准确率",
         "MFCC and an SVM", "MFCC 加 SVM",
     ),
     Highlight(
@@ -56,20 +56,20 @@ HIGHLIGHTS = (
     Highlight(
         "compression-resnet20-30x", "ResNet-20", "",
         "ResNet-20 on CIFAR-10 in a thirtieth of its bytes: accuracy lost, of at most 0.5 points",
-        "CIFAR-10 上的 ResNet-20 压缩到三十分之一字节：损失的准确率，限 0.5 个百分点",
+        "CIFAR-10 上的 ResNet-20 压缩到原大小的三十分之一：准确率损失，目标不超过 0.5 个百分点",
         "–", "–", "points lost",
     ),
     Highlight(
         "training-throughput", "MNIST, lenet_relu", "2x PyTorch",
-        "LeNet on MNIST, 2 threads: images trained a second",
-        "MNIST 上训练 LeNet，2 线程：每秒训练图像数",
+        "LeNet on MNIST, 2 threads: images trained a second, of at least twice the tutorial's",
+        "MNIST 上训练 LeNet，2 线程：每秒训练图像数，目标为教程的两倍以上",
         "PyTorch's tutorial, untuned", "PyTorch 教程（未调优）",
     ),
     Highlight(
         "defaults", "2,062 photographs: time", "",
-        "the same photographs: time to 95 % of the best validation accuracy, at most half of that by hand",
-        "同一批照片：达到最佳验证准确率 95 % 的时间，限手工所需的一半",
-        "first useful model by hand", "手工得到首个可用模型",
+        "the 2,062 photographs: time to 95 % of the best validation accuracy, of at most half the time by hand",
+        "上述 2,062 张照片：达到最佳验证准确率 95 % 所需的时间，目标为手工方式的一半以内",
+        "first useful model by hand", "手工编写代码得到首个可用模型",
     ),
 )  # fmt: skip
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from falconet import Callback, ImageSpec, Loader, Preprocess, TrainConfig, create_model, fit
+from falconet import Callback, ImagePreprocess, ImageSpec, Loader, TrainConfig, create_model, fit
 
 LABELS = tuple("0123456789")
 
@@ -34,7 +34,7 @@ def train_on_noise(
 ) -> None:
     """Train a network of the registry for one epoch of `steps` steps on images of `(channels, height, width)`."""
     channels, height, _ = shape
-    preprocess = Preprocess(ImageSpec(shape, (0.5,) * channels, (0.25,) * channels))
+    preprocess = ImagePreprocess(ImageSpec(shape, (0.5,) * channels, (0.25,) * channels))
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (batch_size * steps, *shape), dtype=torch.uint8, generator=generator)
     labels = torch.randint(len(LABELS), (len(images),), generator=generator)

@@ -21,7 +21,7 @@ from typing import Any
 
 import falconet as package
 from falconet.metrics.significance import student_quantile
-from falconet.report import describe_environment
+from falconet.report import get_environment
 from falconet.storage import write_json
 
 RESULTS = Path(__file__).parent / "results"
@@ -152,7 +152,7 @@ def mean(values: Sequence[float]) -> tuple[float, float]:
 
 def save(name: str, rows: Sequence[Row], packages: Sequence[str] = ()) -> None:
     """Write `results/NAME.json`, with the commit and the versions of these packages too, and print the rows."""
-    environment = describe_environment() | {package: version(package) for package in packages}
+    environment = get_environment() | {package: version(package) for package in packages}
     hardware = {key: environment.pop(key) for key in ("processor", "cores", "threads", "system")}
     hardware["threads"] = os.environ.get("OMP_NUM_THREADS", hardware["threads"])
     commit, dirty = RUNNING

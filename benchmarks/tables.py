@@ -209,7 +209,8 @@ def read_rows(*patterns: str) -> list[tuple[str, dict[str, Any], str]]:
         for row in content["rows"]:
             named = named if row["name"].startswith("the same") else row["name"]
             if not patterns or any(word in row["name"] for word in words):
-                rows.append((path.stem, row | {"name": row["name"].replace("the same", named, 1)}, describe(content)))
+                name = row["name"].replace("the same", named, 1) if row["name"].startswith("the same") else row["name"]
+                rows.append((path.stem, row | {"name": name}, describe(content)))
     return rows
 
 

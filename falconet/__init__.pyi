@@ -21,7 +21,7 @@ from .data.augmentation import TextAugmentation as TextAugmentation
 from .data.checks import DataReport as DataReport
 from .data.checks import check_data as check_data
 from .data.loader import Loader as Loader
-from .data.preprocessing import Preprocess as Preprocess
+from .data.preprocessing import ImagePreprocess as ImagePreprocess
 from .demonstration import demonstrate as demonstrate
 from .errors import FalconetError as FalconetError
 from .evaluation import Costs as Costs

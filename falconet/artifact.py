@@ -48,19 +48,19 @@ from falconet.model_files import (
 )
 from falconet.models import create_model
 from falconet.schema import KEY, SPARSE, check_finite_fields, from_mapping, to_mapping
-from falconet.spec import FLOAT32_LEAST, FLOAT32_MOST, InputSpec, Kind, OutputSpec, upgrade_record
+from falconet.spec import FLOAT32_LEAST, FLOAT32_MOST, InputSpec, ModalityName, OutputSpec, upgrade_record
 from falconet.storage import check_safetensors, format_json, open_regular, parse_json, read_regular, read_settled, swap
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from falconet.data.preprocessing import AnyPreprocess
-    from falconet.models.outlines import TensorOutline
+    from falconet.models.meta_model import TensorMeta
 
-DIGESTS = {WEIGHTS_FILE: "weights_sha256", CODED_FILE: "coded_sha256", TOKENIZER_FILE: "tokenizer_sha256"}
+_DIGESTS = {WEIGHTS_FILE: "weights_sha256", CODED_FILE: "coded_sha256", TOKENIZER_FILE: "tokenizer_sha256"}
 """Keys of `config.json` that hold the hash of a file beside it."""
 _FORMAT_VERSION = 2
-MAX_BATCH = 256
+_MAX_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -68,28 +68,28 @@ class DataOrigin:
     """The data set that a model was trained on, so that the same test set can be found again."""
 
     source: str
-    """As the user wrote it; `config.json`, which goes to others, has only the last part of an absolute path."""
+    """Name or path of the source, as the user wrote it; of an absolute path, `config.json` has only the last part."""
     fingerprint: str
-    """Of the whole source; see `falconet.data.Dataset.fingerprint`."""
+    """Fingerprint of the whole source; see `falconet.data.Dataset.fingerprint`."""
     split_seed: int | None
-    """The seed with which missing splits were made; None where the source has its own."""
+    """Seed of the splits that were made; None where the source has its own."""
     val_fraction: float
     test_fraction: float
-    kind: Kind | None = None
-    """As asked for; None: it was guessed."""
+    kind: ModalityName | None = None
+    """Kind of the samples, as set; None: it was guessed."""
     columns: Columns = field(default_factory=Columns)
     follow: bool = False
     near_duplicates: Nearness = "apart"
-    """As missing splits were made; models of before know nothing else."""
+    """How near duplicates were placed where splits were made; models of earlier versions only know `apart`."""
     splits_fingerprint: str | None = field(default=None, metadata={SPARSE: True})
-    """Of the samples by split; see `falconet.data.Dataset.splits_fingerprint`. None: of models of before."""
+    """Fingerprint of the splits; see `falconet.data.Dataset.splits_fingerprint`. None in models of earlier versions."""
 
     def __post_init__(self) -> None:
         check_finite_fields(self)
 
     @property
     def config(self) -> DataConfig:
-        """How the source was read and split."""
+        """Settings by which the source was read and split."""
         seed = 0 if self.split_seed is None else self.split_seed
         return DataConfig(
             kind=self.kind,
@@ -104,7 +104,7 @@ class DataOrigin:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a model comes from."""
+    """Provenance of a model: its data, seed, epochs and recipe."""
 
     data: DataOrigin
     seed: int
@@ -112,30 +112,30 @@ class Provenance:
     best_epoch: int
     recipe: str | None = None
     refit: bool | None = field(default=None, metadata={SPARSE: True})
-    """True where the model was trained once more, on training and validation samples: these no longer test it."""
+    """True where the model was refitted on training and validation samples: the latter no longer evaluate it."""
     refit_teacher: bool | None = field(default=None, metadata={SPARSE: True})
-    """True where its teacher was trained so, on the same data: validation samples flatter the model."""
+    """True where its teacher was refitted on the same data: validation metrics of the model are too optimistic."""
 
 
 UNKNOWN = Provenance(DataOrigin("", "", None, 0.1, 0.2), seed=0, epochs=0, best_epoch=0)
-"""Of a model whose file came alone."""
+"""Provenance of a model whose file came alone."""
 
 
 @dataclass(frozen=True)
 class ArtifactConfig:
-    """What `config.json` holds."""
+    """Content of `config.json`."""
 
     architecture: str
     input: InputSpec
     output: OutputSpec
     provenance: Provenance
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Of the architecture."""
+    """Options of the architecture."""
     widths: Mapping[str, Any] | None = None
-    """Layer -> how compression changed its structure (see `falconet.models.widths`); None: as the architecture is."""
+    """How compression changed the structure, by layer (see `falconet.models.widths`); None: it did not."""
     calibration_temperature: float = field(default=1.0, metadata={KEY: "temperature"})
-    """What logits are divided by before they become probabilities, fitted on the validation split (Guo et al., 2017);
-    1, which changes nothing, for a model that was never calibrated."""
+    """Temperature that divides logits before the softmax, fitted on the validation split (Guo et al., 2017); 1, which
+    changes nothing, for a model that was never calibrated."""
     versions: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = _FORMAT_VERSION
 
@@ -153,45 +153,45 @@ class Artifact:
     config: ArtifactConfig
     weights: Mapping[str, Tensor]
     tokenizer: str | None = None
-    """What turns texts into tokens, as JSON of the `tokenizers` library; None: the model does not read texts."""
+    """Tokenizer as JSON of the `tokenizers` library; None: the model does not read texts."""
     coded: bytes | None = None
-    """Content of `model.fnet`, of a compressed model."""
+    """Content of `model.fnet`; None: the model is not compressed."""
     path: Path | None = None
-    """The folder, file or hub's name that it was read from, as it was given; None: it was made in memory."""
+    """Folder, file or hub's name that the model was read from, as given; None: it was made in memory."""
 
     @cached_property
     def model(self) -> nn.Module:
         """The network with its weights, in eval mode.
 
         Raises ArtifactError where they do not fit each other, before there is memory for more than the weights have,
-        and where an answer would take more than `falconet.models.forward_cost` allows; OutOfMemoryError where even less
+        and where a sample would take more than `falconet.models.forward_cost` allows; OutOfMemoryError where even less
         is not left.
         """
         import torch
 
-        from falconet.models.outlines import outline_tensor
+        from falconet.models.meta_model import outline_tensor
 
         # Whoever asks first may be in inference mode; the weights must be fit for gradients all the same.
-        with torch.inference_mode(mode=False), enough_memory(f"the weights of {self.config.architecture}"):
+        with torch.inference_mode(mode=False), _enough_memory(f"the weights of {self.config.architecture}"):
             found = {name: outline_tensor(tensor) for name, tensor in self.weights.items()}
-            model = realize(outline(self.config, found), self.config)
+            model = _realize(_outline(self.config, found), self.config)
             model.load_state_dict(dict(self.weights))
             # As in training: processors convolve and pool up to nine times faster with the channels innermost.
             model = model.eval().to(memory_format=torch.channels_last)
-            check_answer(model, self.make_blank(), self.config)
+            check_forward(model, self.make_blank(), self.config)
             return model
 
     @cached_property
     def batch_size(self) -> int:
-        """How many samples are answered at once: MAX_BATCH, or fewer where their layers take much memory."""
+        """Batch size of predictions: 256, or fewer where the layers take much memory."""
         from falconet.models.forward_cost import BATCH_BYTES, measure_forward
 
         _, size = measure_forward(self.model, self.make_blank())
-        return max(1, min(MAX_BATCH, BATCH_BYTES // size))
+        return max(1, min(_MAX_BATCH, BATCH_BYTES // size))
 
     @cached_property
     def preprocess(self) -> AnyPreprocess:
-        """From raw samples to the network's input. Raises DataError for a tokenizer that is damaged."""
+        """Module that turns raw samples into the network's input. Raises DataError for a damaged tokenizer."""
         import torch
 
         from falconet.data.preprocessing import create_preprocess
@@ -200,7 +200,7 @@ class Artifact:
             return create_preprocess(self.config.input, self.tokenizer)
 
     def make_blank(self) -> Tensor:
-        """Return a batch of one input of ones as the network takes it, to ask what an answer costs."""
+        """Return a batch of one input of ones as the network takes it, to measure the cost of a prediction."""
         spec = self.config.input
         return modality_of(spec).make_blank(1, *spec.shape)
 
@@ -219,7 +219,7 @@ class Artifact:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the weights' file, by which files that speak of the weights are known to do so."""
+        """SHA-256 of the weights' file, which cards, reports and metrics of these weights name."""
         return sha256(self.serialize()).hexdigest()
 
     def save(self, folder: str | Path, derived: Mapping[str, str] | None = None) -> None:
@@ -232,7 +232,7 @@ class Artifact:
         contents = {self.weights_file: self.serialize()}
         if self.tokenizer is not None:
             contents[TOKENIZER_FILE] = self.tokenizer.encode()
-        digests = {DIGESTS[name]: sha256(content).hexdigest() for name, content in contents.items()}
+        digests = {_DIGESTS[name]: sha256(content).hexdigest() for name, content in contents.items()}
         contents |= {name: text.encode("utf-8", "backslashreplace") for name, text in (derived or {}).items()}
         contents[CONFIG_FILE] = format_json({**to_mapping(redact_config(self.config)), **digests}).encode()
         # Without a model in the folder, a README.md there is somebody's own.
@@ -242,14 +242,14 @@ class Artifact:
 
 @runtime_checkable
 class HoldsArtifact(Protocol):
-    """What has an artifact, as `falconet.Model` does."""
+    """Object that has an artifact, such as a `falconet.Model`."""
 
     @property
     def artifact(self) -> Artifact: ...
 
 
 AnyModel = str | Path | Artifact | HoldsArtifact
-"""What verbs take as a model: where one lies, or one at hand."""
+"""Model that commands take: its path or name on the hub, or an object in memory."""
 
 
 def open_artifact(model: object) -> Artifact:
@@ -275,6 +275,14 @@ def redact_config(config: ArtifactConfig) -> ArtifactConfig:
     return dataclasses.replace(config, provenance=dataclasses.replace(origin, data=data, recipe=recipe))
 
 
+_LOCAL_FILES = ("config.yaml", "search/search.json")
+"""Files beside an artifact that are never uploaded; both are read as YAML."""
+
+
+_BEGINNING, _EVENTS = 1 << 14, 6
+"""Bytes at a file's beginning, and events of YAML within them, that hold the source, which comes first."""
+
+
 def find_source(folder: Path, origin: DataOrigin) -> DataOrigin:
     """Return where a model's data lie on this machine, by what only stays here: the run's settings, or its search."""
     for name in _LOCAL_FILES:
@@ -289,24 +297,18 @@ def find_source(folder: Path, origin: DataOrigin) -> DataOrigin:
     return origin
 
 
-_LOCAL_FILES = ("config.yaml", "search/search.json")
-"""Beside an artifact, and never uploaded; JSON is YAML too."""
-_BEGINNING, _EVENTS = 1 << 14, 6
-"""Bytes of a file, and events of YAML, among which the source comes first; one word may be of any length."""
+_ALONE = ("architecture", "options", "widths", "input", "output", "temperature")
+"""Keys of `config.json` that a coded file holds."""
 
 
 def encode_artifact(artifact: Artifact) -> Artifact:
     """Return the same model as it is kept in a coded file, which holds all that predicting needs."""
     known = to_mapping(artifact.config)
-    header = {key: known[key] for key in ALONE if known[key] not in (None, {})}
+    header = {key: known[key] for key in _ALONE if known[key] not in (None, {})}
     if artifact.tokenizer is not None:
         header["tokenizer"] = abridge_tokenizer(artifact.tokenizer)
     weights = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in artifact.weights.items()}
     return dataclasses.replace(artifact, coded=codec.encode(header, weights))
-
-
-ALONE = ("architecture", "options", "widths", "input", "output", "temperature")
-"""What a coded file tells of `config.json`."""
 
 
 def decode_artifact(content: bytes) -> Artifact:
@@ -316,9 +318,9 @@ def decode_artifact(content: bytes) -> Artifact:
     """
     import torch
 
-    from falconet.models.outlines import TensorOutline
+    from falconet.models.meta_model import TensorMeta
 
-    with enough_memory("a coded model"):
+    with _enough_memory("a coded model"):
         header, entries = codec.read_outline(content)
         tokenizer = header.pop("tokenizer", None)
         try:
@@ -335,47 +337,47 @@ def decode_artifact(content: bytes) -> Artifact:
                 f"the coded model's header is damaged: a model of {config.input.kind} {found} tokenizer"
             )
         kinds = {"f": "float", "i": "integer", "u": "integer", "b": "bool"}
-        outline(config, {entry.name: TensorOutline(entry.shape, kinds[entry.dtype.kind]) for entry in entries})
+        _outline(config, {entry.name: TensorMeta(entry.shape, kinds[entry.dtype.kind]) for entry in entries})
         tensors = {name: torch.from_numpy(array) for name, array in codec.decode(content)[1].items()}
         _check_finite(tensors)
         return Artifact(config, tensors, text, content)
 
 
-def outline(config: ArtifactConfig, found: Mapping[str, TensorOutline]) -> nn.Module:
+def _outline(config: ArtifactConfig, found: Mapping[str, TensorMeta]) -> nn.Module:
     """Return the network that a config describes, without memory for weights.
 
     Raises ArtifactError where there is none, and where its tensors are not those that were found.
     """
-    from falconet.models.outlines import find_misfit, outline_model
+    from falconet.models.meta_model import create_meta_model, find_state_dict_mismatch
 
-    check_outputs(config, found)
+    _check_outputs(config, found)
     with _translated_errors():
-        structure = {**describe_structure(config.input, config.output), "pretrained": None, "tensors": len(found)}
-        model = outline_model(config.architecture, config.widths, **structure, **config.options)
-    misfit = find_misfit(model, found)
+        structure = {**get_model_kwargs(config.input, config.output), "pretrained": None, "tensors": len(found)}
+        model = create_meta_model(config.architecture, config.widths, **structure, **config.options)
+    misfit = find_state_dict_mismatch(model, found)
     if misfit is not None:
         raise ArtifactError(f"the weights do not fit {config.architecture}: {misfit}")
     return model
 
 
-def check_outputs(config: ArtifactConfig, found: Mapping[str, TensorOutline]) -> None:
+def _check_outputs(config: ArtifactConfig, found: Mapping[str, TensorMeta]) -> None:
     """Raise ArtifactError unless a tensor has an entry for each output: an output layer takes time to be outlined."""
     outputs = config.output.num_outputs
     if not any(outputs in tensor.shape for tensor in found.values()):
         raise ArtifactError(f"the weights do not fit {config.architecture}: none has {outputs} entries, one an output")
 
 
-def realize(model: nn.Module, config: ArtifactConfig) -> nn.Module:
+def _realize(model: nn.Module, config: ArtifactConfig) -> nn.Module:
     """Return a network, with weights of no use, whose outline was found to have the tensors that are at hand."""
     from falconet.models import MODELS
-    from falconet.models.outlines import allocate_weights
+    from falconet.models.meta_model import allocate_weights
 
     # Networks of other libraries may keep tensors where only their own code finds them.
     return allocate_weights(model) if config.architecture in MODELS else build_model(config)
 
 
 def _check_finite(weights: Mapping[str, Tensor]) -> None:
-    """Raise ArtifactError for the first tensor that holds NaN or infinity: no answer would be a number."""
+    """Raise ArtifactError for the first tensor that holds NaN or infinity, since predictions would too."""
     import torch
 
     for name, tensor in weights.items():
@@ -385,7 +387,7 @@ def _check_finite(weights: Mapping[str, Tensor]) -> None:
 
 
 @contextmanager
-def enough_memory(what: str) -> Iterator[None]:
+def _enough_memory(what: str) -> Iterator[None]:
     """Turn what Python and torch raise without memory into OutOfMemoryError."""
     try:
         yield
@@ -413,13 +415,13 @@ def build_model(config: ArtifactConfig) -> nn.Module:
 
     with _translated_errors(), torch.random.fork_rng(devices=[]):
         # Never `pretrained`, whatever the options say: a model's file must not name others to be read or fetched.
-        structure = describe_structure(config.input, config.output)
+        structure = get_model_kwargs(config.input, config.output)
         model = create_model(config.architecture, pretrained=None, **structure, **config.options)
         return model if config.widths is None else apply_widths(model, config.widths)
 
 
-def check_answer(model: nn.Module, sample: Tensor, config: ArtifactConfig) -> None:
-    """Raise ArtifactError unless a network answers a sample, with all outputs, at a bearable cost."""
+def check_forward(model: nn.Module, sample: Tensor, config: ArtifactConfig) -> None:
+    """Raise ArtifactError unless a network computes all outputs of a sample, at an acceptable cost."""
     from falconet.models.forward_cost import measure_forward
 
     what = config.architecture if config.widths is None else "widths"
@@ -437,7 +439,7 @@ def check_answer(model: nn.Module, sample: Tensor, config: ArtifactConfig) -> No
         raise ArtifactError(f"{what}: wanted {config.output.num_outputs} outputs, found {found[0] if found else found}")
 
 
-def describe_structure(spec: InputSpec, output: OutputSpec) -> dict[str, Any]:
+def get_model_kwargs(spec: InputSpec, output: OutputSpec) -> dict[str, Any]:
     """Return what `create_model` takes: kind, classes, channels (of texts: vocabulary size) and size."""
     modality = modality_of(spec)
     return {
@@ -460,25 +462,25 @@ def load_artifact(folder: str | Path) -> Artifact:
     if is_coded(folder):
         artifact = decode_file(folder, read_file(folder))
     else:
-        artifact = read_settled(folder, CONFIG_FILE, partial(load_folder, folder))
+        artifact = read_settled(folder, CONFIG_FILE, partial(_load_folder, folder))
     return dataclasses.replace(artifact, path=given)
 
 
-def load_folder(folder: Path) -> Artifact:
+def _load_folder(folder: Path) -> Artifact:
     """Read an artifact from the files of a folder as they are now. Raises ArtifactError."""
     config, digests = read_config(folder / CONFIG_FILE)
     data = find_source(folder, config.provenance.data)
     config = dataclasses.replace(config, provenance=dataclasses.replace(config.provenance, data=data))
-    path = folder / find_weights_file(digests)
+    path = folder / _find_weights_file(digests)
     content = read_file(path)
     artifact = decode_file(path, content) if path.name == CODED_FILE else Artifact(config, _read_weights(path, content))
-    check_digest(path, content, digests)
+    _check_digest(path, content, digests)
     artifact = dataclasses.replace(artifact, config=config)
     modality = modality_of(config.input)
     if not modality.has_tokens:
         return artifact
     tokenizer = read_file(folder / TOKENIZER_FILE)
-    check_digest(folder / TOKENIZER_FILE, tokenizer, digests)
+    _check_digest(folder / TOKENIZER_FILE, tokenizer, digests)
     try:
         text = tokenizer.decode()
         check_tokenizer(text, modality.in_channels(config.input))
@@ -487,7 +489,7 @@ def load_folder(folder: Path) -> Artifact:
     return dataclasses.replace(artifact, tokenizer=text)
 
 
-def find_weights_file(digests: Mapping[str, str]) -> str:
+def _find_weights_file(digests: Mapping[str, str]) -> str:
     """Return the name of the file that holds the weights, by the hashes in `config.json`."""
     return CODED_FILE if CODED_FILE in digests else WEIGHTS_FILE
 
@@ -497,7 +499,7 @@ def _read_weights(path: Path, content: bytes) -> dict[str, Tensor]:
     import safetensors.torch
 
     try:
-        with enough_memory(str(path)):
+        with _enough_memory(str(path)):
             check_safetensors(content)
             weights = safetensors.torch.load(content)
             _check_finite(weights)
@@ -530,36 +532,36 @@ def push(folder: str | Path, repository: str, *, private: bool = False) -> str:
         raise PathError(f"{as_name(folder)}: wanted a folder of this machine")
     check_artifact(folder)
     path = Path(folder)
-    contents = read_settled(path, CONFIG_FILE, partial(read_shared, path))
+    contents = read_settled(path, CONFIG_FILE, partial(_read_shared, path))
     return hub.upload(contents, frozenset(ARTIFACT_FILES), repository, private)
 
 
-def read_shared(folder: Path) -> dict[str, bytes]:
+def _read_shared(folder: Path) -> dict[str, bytes]:
     """Return the files of an artifact that are shared, checked. Raises ArtifactError."""
     contents = {
         name: read_file(folder / name, follow=False) for name in ARTIFACT_FILES if os.path.lexists(folder / name)
     }
-    config, digests = parse_config(folder / CONFIG_FILE, contents.get(CONFIG_FILE, b""))
-    weights = find_weights_file(digests)
+    config, digests = _parse_config(folder / CONFIG_FILE, contents.get(CONFIG_FILE, b""))
+    weights = _find_weights_file(digests)
     needed = (weights, TOKENIZER_FILE) if modality_of(config.input).has_tokens else (weights,)
     for name in needed:
         if name not in contents:
             raise ArtifactError(f"{folder / name} is missing")
-        check_digest(folder / name, contents[name], digests)
-    for name in find_stale(contents, digests[weights]):
+        _check_digest(folder / name, contents[name], digests)
+    for name in _find_stale(contents, digests[weights]):
         raise ArtifactError(
             f"{folder / name} does not say that it speaks of these weights (weights_sha256: {digests[weights]}): "
             "remove it, train again, or if it is your own, let it say so"
         )
-    check_private(folder, config, {name: contents[name] for name in DERIVED_FILES if name in contents})
+    _check_private(folder, config, {name: contents[name] for name in DERIVED_FILES if name in contents})
     if redact_config(config) != config:
-        record = {**to_mapping(redact_config(config)), **{DIGESTS[name]: digest for name, digest in digests.items()}}
+        record = {**to_mapping(redact_config(config)), **{_DIGESTS[name]: digest for name, digest in digests.items()}}
         contents[CONFIG_FILE] = format_json(record).encode()
     kept = (CONFIG_FILE, *needed, *DERIVED_FILES)
     return {name: content for name, content in contents.items() if name in kept}
 
 
-def check_private(folder: Path, config: ArtifactConfig, derived: Mapping[str, bytes]) -> None:
+def _check_private(folder: Path, config: ArtifactConfig, derived: Mapping[str, bytes]) -> None:
     """Raise ArtifactError for a card, report or figures with an absolute path that the model's data have here."""
     for source in {config.provenance.data.source, find_source(folder, redact_config(config).provenance.data).source}:
         for name, content in derived.items():
@@ -580,7 +582,7 @@ def list_stale(folder: str | Path) -> tuple[str, ...]:
         return ()
     _, digests = read_config(folder / CONFIG_FILE)
     contents = {name: read_file(folder / name) for name in DERIVED_FILES if (folder / name).is_file()}
-    return find_stale(contents, digests.get(find_weights_file(digests), ""))
+    return _find_stale(contents, digests.get(_find_weights_file(digests), ""))
 
 
 def read_derived(artifact: Artifact) -> dict[str, str]:
@@ -589,28 +591,28 @@ def read_derived(artifact: Artifact) -> dict[str, str]:
     if folder is None or not folder.is_dir():
         return {}
     contents = {name: read_file(folder / name) for name in DERIVED_FILES if (folder / name).is_file()}
-    stale = find_stale(contents, artifact.digest)
+    stale = _find_stale(contents, artifact.digest)
     return {name: content.decode("utf-8", "replace") for name, content in contents.items() if name not in stale}
 
 
-def find_stale(contents: Mapping[str, bytes], digest: str) -> tuple[str, ...]:
-    """Return the names of those derived files that do not name the weights of this hash as what they speak of."""
-    named = {name: SUBJECTS[name].search(contents[name]) for name in DERIVED_FILES if name in contents}
-    return tuple(name for name, found in named.items() if found is None or found[1].decode() != digest)
-
-
-SUBJECTS = {
+_SUBJECTS = {
     "metrics.json": re.compile(rb'"weights_sha256": "([0-9a-f]{64})"'),
     "README.md": re.compile(rb"^weights_sha256: '?([0-9a-f]{64})'?$", re.MULTILINE),
     "report.html": re.compile(rb'<meta name="weights_sha256" content="([0-9a-f]{64})">'),
 }
-"""Where a derived file has the hash of the weights that it speaks of."""
+"""Pattern of the hash of the weights in each derived file."""
+
+
+def _find_stale(contents: Mapping[str, bytes], digest: str) -> tuple[str, ...]:
+    """Return the names of those derived files that do not name the weights of this hash as what they speak of."""
+    named = {name: _SUBJECTS[name].search(contents[name]) for name in DERIVED_FILES if name in contents}
+    return tuple(name for name, found in named.items() if found is None or found[1].decode() != digest)
 
 
 def read_file(path: Path, *, follow: bool = True) -> bytes:
     """Return the content of a file that an artifact needs. Raises ArtifactError; for a link too without `follow`."""
     try:
-        with enough_memory(str(path)):
+        with _enough_memory(str(path)):
             return read_regular(path, follow=follow)
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing") from error
@@ -618,7 +620,7 @@ def read_file(path: Path, *, follow: bool = True) -> bytes:
         raise ArtifactError(f"{path} is damaged: {error.strerror or error}") from error
 
 
-def check_digest(path: Path, content: bytes, digests: Mapping[str, str]) -> None:
+def _check_digest(path: Path, content: bytes, digests: Mapping[str, str]) -> None:
     """Raise ArtifactError unless a file's content is the one that `config.json` was written with."""
     if sha256(content).hexdigest() != digests.get(path.name):
         raise ArtifactError(f"{path} is altered, or not the one that {CONFIG_FILE} was written with")
@@ -626,13 +628,13 @@ def check_digest(path: Path, content: bytes, digests: Mapping[str, str]) -> None
 
 def read_config(path: Path) -> tuple[ArtifactConfig, dict[str, str]]:
     """Read `config.json`; return it and the hashes of the files that belong to it."""
-    return parse_config(path, read_file(path))
+    return _parse_config(path, read_file(path))
 
 
-def parse_config(path: Path, content: bytes) -> tuple[ArtifactConfig, dict[str, str]]:
-    """`read_config`, of what was read already."""
+def _parse_config(path: Path, content: bytes) -> tuple[ArtifactConfig, dict[str, str]]:
+    """Parse the content of `config.json`; see `read_config`."""
     record = parse_json(path, content)
-    digests = {name: str(record.pop(key)) for name, key in DIGESTS.items() if key in record}
+    digests = {name: str(record.pop(key)) for name, key in _DIGESTS.items() if key in record}
     found = record.get("format_version")
     if not isinstance(found, int) or found > _FORMAT_VERSION:
         wanted = f"wanted format version {_FORMAT_VERSION} or lower"
@@ -644,6 +646,6 @@ def parse_config(path: Path, content: bytes) -> tuple[ArtifactConfig, dict[str, 
 
 
 def current_versions() -> dict[str, str]:
-    """Return the versions that decide how a model answers."""
+    """Return the versions of packages that affect a model's predictions."""
     packages = {name: version(name) for name in ("falconet", "torch", "numpy", "pillow")}
     return {"python": platform.python_version(), **packages}

@@ -1,4 +1,4 @@
-"""find_label_errors(): labels that networks trained on other samples confidently contradict."""
+"""find_label_errors(): labels that confidently contradict predictions of networks trained on other samples."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from falconet.data.checks import LabelError
 from falconet.data.dataset import to_text
 from falconet.data.loader import LoadedInputs, Loader, load_inputs
 from falconet.data.preprocessing import AnyPreprocess, create_preprocess
-from falconet.data.splits import deal, mix, unite_split
+from falconet.data.splits import assign_group_folds, hash_with_seed, unite_split
 from falconet.defaults import Candidate, choose_candidates, default_settings, find_data_facts
 from falconet.errors import DataError
 from falconet.inputs import add_statistics, draft_spec
 from falconet.models.weights.loading import load_pretrained
 from falconet.planning import RunConfig, configure
-from falconet.runs import build, fit_statistics
+from falconet.preparation import build, fit_statistics
 from falconet.spec import OutputSpec
 from falconet.tasks import TASKS
 from falconet.training import Callback
@@ -32,34 +32,33 @@ from falconet.training.linear_probe import Features, Solver, extract_features, s
 from falconet.training.loop import fit
 
 _FOLDS = 5
-CHANCE = 0.05
-"""One-sided p-value from which on agreement with the labels may be chance."""
+_CHANCE = 0.05
+"""One-sided p-value from which on agreement with the labels is not significant."""
 _PATIENCE = 6
-BATCH_SIZE = 256
+_BATCH_SIZE = 256
 
 
 @dataclass(frozen=True)
 class LabelAudit:
-    """What networks that did not learn from a sample say of its label, for all samples."""
+    """The result of an audit of labels by held-out predictions."""
 
     errors: tuple[LabelError, ...]
-    """Those whose label is likely wrong, the most suspicious first; none where there is a caution."""
+    """Samples whose label is likely wrong, the most suspicious first; empty where there is a caution."""
     caution: str | None = None
-    """Why no label can be suspected, in a sentence: nothing was shown to be learned from these."""
+    """Why no label can be suspected, in a sentence: labels were not learned; None: there is no such reason."""
 
 
 def find_label_errors(dataset: Dataset, callbacks: Sequence[Callback] = ()) -> LabelAudit:
     """Return the samples whose label is likely wrong, the most suspicious first.
 
-    Each sample is evaluated by a network that neither learned from it nor was chosen by it: all splits together are
-    parted into five folds, which tear neither groups nor equal samples apart. Of the candidates of `train` the first
-    one with fixed features is taken, whose output layer is solved on four folds and asked about the fifth, and then
-    again on those of whose labels nothing was suspected; where there is none, the last one is trained on three, chosen
-    on one and asked about the last. As many labels are suspected as confident learning estimates that there are wrong
-    ones (Northcutt, Jiang, Chuang, JAIR 2021), of those to which another class is preferred the least probable first.
-    Where the answers agree with the labels no more than by chance, they contradict them by chance too, and none is
-    suspected. Raises DataError where a class has too few samples or groups to be parted, and where a
-    network's answers are no numbers.
+    Each sample is predicted by a network that was neither trained nor validated on it: all splits together are divided
+    into five folds, which keep groups and equal samples together. Of the candidates of `train` the first one with fixed
+    features is taken, whose output layer is solved on four folds and predicts the fifth, and then again on samples
+    without a suspected label; where there is none, the last candidate is trained on three, validated on one and
+    predicts the last. As many labels are suspected as confident learning estimates to be wrong (Northcutt, Jiang,
+    Chuang, JAIR 2021): of those less probable than another class, the least probable first. Where predictions agree
+    with the labels no more than by chance, none is suspected. Raises DataError where a class has too few samples or
+    groups for the folds, and where a network's outputs are not finite.
     """
     loaded, first, probabilities = predict_held_out(dataset, callbacks)
     labels, names = loaded.split.labels, np.repeat(list(dataset.splits), [len(s) for s in dataset.splits.values()])
@@ -83,10 +82,10 @@ def find_label_errors(dataset: Dataset, callbacks: Sequence[Callback] = ()) -> L
 def warn_unlearnable(
     probabilities: Float64[np.ndarray, "samples classes"], labels: Int64[np.ndarray, " samples"]
 ) -> str | None:
-    """Return a sentence where held-out answers agree with the labels no more than by chance, else None."""
+    """Return a sentence where held-out predictions agree with the labels no more than by chance, else None."""
     answers = probabilities.argmax(axis=1)
     confusion = metrics.count_confusion(answers, labels, probabilities.shape[1])
-    if metrics.agreement_p_value(confusion) < CHANCE:
+    if metrics.agreement_p_value(confusion) < _CHANCE:
         return None
     return (
         f"nothing was shown to be learned from these labels: of {len(labels):,} samples, a network that had not seen "
@@ -98,10 +97,10 @@ def warn_unlearnable(
 def predict_held_out(
     dataset: Dataset, callbacks: Sequence[Callback] = ()
 ) -> tuple[LoadedInputs, Float64[np.ndarray, "samples classes"], Float64[np.ndarray, "samples classes"]]:
-    """Return the samples that can be read, and what networks that did not learn from each of them take it for.
+    """Return the readable samples, and their held-out probabilities, twice.
 
-    Twice: by networks that learned all others, and by those that learned what was not suspected then; the same where
-    networks are trained, not solved.
+    The first are by networks that learned from all other folds, the second by those that learned from samples without a
+    suspected label; both are the same where networks are trained, not solved.
     """
     prepared = prepare_candidate(dataset, dataset.split("all"), choose_fixed(dataset))
     loaded, config = prepared.loaded, prepared.config
@@ -109,9 +108,9 @@ def predict_held_out(
     solver = config.training.linear_probe
     if solver is not None:
         features, count = embed_split(prepared), len(dataset.classes)
-        first = predict_solved(features, loaded.split, folds, count, solver)
+        first = _predict_solved(features, loaded.split, folds, count, solver)
         trusted = choose_trusted(first, loaded.split.labels)
-        return loaded, first, predict_solved(features, loaded.split, folds, count, solver, trusted)
+        return loaded, first, _predict_solved(features, loaded.split, folds, count, solver, trusted)
     probabilities = np.zeros((len(folds), len(dataset.classes)))
     for number in range(_FOLDS):
         probabilities[folds == number] = predict_fold(prepared, folds, number, callbacks)
@@ -120,10 +119,10 @@ def predict_held_out(
 
 
 def choose_fixed(dataset: Dataset, raw: bool = False) -> Candidate:
-    """Return the first candidate whose features need no training, for an output layer on them or to compare samples.
+    """Return the first candidate with fixed features, for a linear probe or to compare samples.
 
-    Raw values (pixels, or a text's TF-IDF) are such features where `raw` says so, and there are no others. Where there
-    are none at all, the last candidate: one that is trained, or at its initial weights a random projection.
+    Raw values (pixels, or a text's TF-IDF) are only taken with `raw`, and where there are no others. Without any, it is
+    the last candidate, to be trained, or used with its initial weights as a random projection.
     """
     candidates = choose_candidates(find_data_facts(dataset))
     fixed = [candidate for candidate in candidates if "linear_probe" in candidate.settings.get("training", {})]
@@ -134,21 +133,21 @@ def choose_fixed(dataset: Dataset, raw: bool = False) -> Candidate:
 
 @dataclass(frozen=True, eq=False)
 class _Prepared:
-    """Samples as a candidate takes them."""
+    """Samples prepared for a candidate."""
 
     config: RunConfig
-    """Of the candidate on these data."""
+    """Configuration of the candidate on these data."""
     loaded: LoadedInputs
     preprocess: AnyPreprocess
     output: OutputSpec
     tokenizer: str | None
-    """Of texts."""
+    """Tokenizer of texts; None for other samples."""
     network: nn.Module
-    """With published weights, or at its initial ones; statistics that it needs are fitted to the samples."""
+    """Network with published or initial weights, and statistics fitted to the samples."""
 
 
 def prepare_candidate(dataset: Dataset, split: Split, candidate: Candidate) -> _Prepared:
-    """Return samples of a data set as a candidate takes them, normalized by their own statistics, and its network.
+    """Return samples of a data set prepared for a candidate, normalized by their own statistics, and its network.
 
     Raises DataError where nothing can be read, StorageError where decoded images find no room.
     """
@@ -163,19 +162,19 @@ def prepare_candidate(dataset: Dataset, split: Split, candidate: Candidate) -> _
     preprocess = create_preprocess(spec, tokenizer)
     output = TASKS["classification"].make_output(dataset)
     network, _ = build(config.model, spec, output, config.training.seed, weights)
-    fit_statistics(network, Loader(loaded.inputs, torch.from_numpy(loaded.split.labels), preprocess, BATCH_SIZE))
+    fit_statistics(network, Loader(loaded.inputs, torch.from_numpy(loaded.split.labels), preprocess, _BATCH_SIZE))
     return _Prepared(config, loaded, preprocess, output, tokenizer, network)
 
 
 def embed_split(prepared: _Prepared, loaded: LoadedInputs | None = None) -> Features:
-    """Return what the network's output layer sees of each sample, or of others that were loaded by the same spec."""
+    """Return the features of each sample, the input of the output layer, or of others loaded by the same spec."""
     loaded = loaded or prepared.loaded
-    whole = Loader(loaded.inputs, torch.from_numpy(loaded.split.labels), prepared.preprocess, BATCH_SIZE)
+    whole = Loader(loaded.inputs, torch.from_numpy(loaded.split.labels), prepared.preprocess, _BATCH_SIZE)
     features, _ = extract_features(prepared.network, whole.epoch(1), lambda batch: batch)
     return features
 
 
-def predict_solved(
+def _predict_solved(
     features: Features,
     split: Split,
     folds: Int64[np.ndarray, " samples"],
@@ -183,9 +182,9 @@ def predict_solved(
     solver: Solver,
     trusted: Bool[np.ndarray, " samples"] | None = None,
 ) -> Float64[np.ndarray, "samples classes"]:
-    """Return the probabilities of each fold's samples by an output layer that was solved on the others.
+    """Return the probabilities of each fold's samples by an output layer that was solved on the other folds.
 
-    On those that are `trusted`, where it says which.
+    `trusted` limits these to some samples; None: all.
     """
     labels = torch.from_numpy(split.labels)
     probabilities = np.zeros((len(labels), num_classes))
@@ -199,31 +198,31 @@ def predict_solved(
 
 
 def _check_finite(probabilities: Float64[np.ndarray, "samples classes"], split: Split) -> None:
-    """Raise DataError, with the first sample, where a network's answer is no number: no label could be suspected."""
+    """Raise DataError, with the first sample, where a network's output is not finite."""
     lost = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
     if len(lost):
         name = to_text(split.samples.name(int(lost[0])))
         raise DataError(
-            f"--label-errors: wanted a probability of each class, found none that is a number for {len(lost):,} "
+            f"label_errors: wanted a probability of each class, found none that is a number for {len(lost):,} "
             f"samples, the first {name}; its values may be infinite or far too large: mend it, or leave it out"
         )
 
 
 def part(split: Split, num_classes: int) -> Int64[np.ndarray, " samples"]:
-    """Return the fold of each sample; what belongs together shares one, since it would give the others' labels away.
+    """Return the fold of each sample; equal samples, and those of one group, share one, since they would leak labels.
 
-    Equal samples belong together, and those of one group. Raises DataError where too few folds get each class.
+    Raises DataError where too few folds get each class.
     """
     if split.groups is None:
-        folds = (mix(split.hashes, seed=0) % np.uint64(_FOLDS)).astype(np.int64)
+        folds = (hash_with_seed(split.hashes, seed=0) % np.uint64(_FOLDS)).astype(np.int64)
     else:
-        folds = deal(unite_split(split), split.labels, _FOLDS)
+        folds = assign_group_folds(unite_split(split), split.labels, _FOLDS)
     for label in range(num_classes):
         own = split.labels == label
         if len(np.unique(folds)) < _FOLDS or len(np.unique(folds[own])) < _FOLDS - 1:
             grouped = "" if split.groups is None else f" in {len(np.unique(unite_split(split)[own]))} groups"
             raise DataError(
-                f"--label-errors: wanted enough different samples{' and groups' if grouped else ''} of each class for "
+                f"label_errors: wanted enough different samples{' and groups' if grouped else ''} of each class for "
                 f"{_FOLDS} folds, found {int(own.sum())}{grouped} of one"
             )
     return folds
@@ -254,9 +253,9 @@ def predict_fold(
     )
     model, _ = build(config.model, preprocess.spec, prepared.output, seed=number)
     fit_statistics(model, train)
-    fit(model, train, load(folds == chosen_on, batch_size=BATCH_SIZE), training, callbacks=callbacks)
+    fit(model, train, load(folds == chosen_on, batch_size=_BATCH_SIZE), training, callbacks=callbacks)
     with torch.inference_mode():
-        held_out = load(folds == number, batch_size=BATCH_SIZE)
+        held_out = load(folds == number, batch_size=_BATCH_SIZE)
         logits = torch.cat([model(inputs) for inputs, _ in held_out.epoch(1)])
     probabilities: np.ndarray = metrics.softmax(logits.numpy()).astype(np.float64)
     return probabilities
@@ -272,7 +271,7 @@ def _choose(inputs: Tensor | PixelCache, chosen: Bool[np.ndarray, " samples"]) -
 def choose_trusted(
     probabilities: Float64[np.ndarray, "samples classes"], labels: Int64[np.ndarray, " samples"]
 ) -> Bool[np.ndarray, " samples"]:
-    """Return the samples whose labels are not suspected; of a class of which most are, all of them."""
+    """Return the mask of samples whose labels are not suspected; a class with mostly suspected ones is kept whole."""
     suspected = np.zeros(len(labels), dtype=bool)
     suspected[[index for index, _ in find_contradictions(probabilities, labels)]] = True
     counts = np.bincount(labels, minlength=probabilities.shape[1])
@@ -284,10 +283,10 @@ def choose_trusted(
 def find_contradictions(
     probabilities: Float64[np.ndarray, "samples classes"], labels: Int64[np.ndarray, " samples"]
 ) -> list[tuple[int, int]]:
-    """Return suspected samples with the class that each seems to be, that of the least probable label first.
+    """Return suspected samples with their most probable class, those with the least probable label first.
 
-    As many as labels are likely wrong, of those that another class is more probable for. Probabilities are finite, as
-    those of `predict_held_out` are.
+    They are as many as there are likely label errors, among those with a more probable other class. Probabilities must
+    be finite, as those of `predict_held_out` are.
     """
     rows = np.arange(len(labels))
     own = probabilities[rows, labels]
@@ -299,10 +298,10 @@ def find_contradictions(
 
 
 def count_errors(probabilities: Float64[np.ndarray, "samples classes"], labels: Int64[np.ndarray, " samples"]) -> int:
-    """Return the estimate of confident learning how many labels are wrong: the calibrated joint off its diagonal.
+    """Return confident learning's estimate of the number of label errors: the calibrated joint off its diagonal.
 
-    A sample is confidently of a class that reaches the mean probability which samples labeled so get for it; of all
-    samples with a label, such a part is counted as wrong as of those that are confidently of any class.
+    A sample is confidently of a class whose probability reaches its mean over samples with that label; the fraction of
+    errors among the confident samples with a label is taken for all samples with it.
     """
     own = probabilities[np.arange(len(labels)), labels]
     counts = np.bincount(labels, minlength=probabilities.shape[1])

@@ -16,20 +16,20 @@ class TorchvisionSet:
     """A data set that torchvision can download."""
 
     name: str
-    """Class name in `torchvision.datasets`; of IDX files also their folder's name below the data root."""
+    """Class name in `torchvision.datasets`; for IDX files also the name of their folder below the data root."""
     layout: Literal["idx", "emnist", "cifar", "svhn"]
-    """How it lies below the data root, and so how it is read."""
+    """Layout of its files below the data root."""
     classes: tuple[str, ...]
-    """In the order of the published labels."""
+    """Class names in the order of the published labels."""
     policy: str
-    """The augmentation policy that suits it."""
+    """Augmentation policy that suits it."""
 
 
 _DIGITS = tuple(string.digits)
-CLOTHES = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
-KUZUSHIJI = "o ki su tsu na ha ma ya re wo"
-EMNIST_BALANCED = string.digits + string.ascii_uppercase + "abdefghnqrt"
-"""Letters that are written alike in both cases share the upper one's class (Cohen and others, 2017, table II)."""
+_CLOTHES = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
+_KUZUSHIJI = "o ki su tsu na ha ma ya re wo"
+_EMNIST_BALANCED = string.digits + string.ascii_uppercase + "abdefghnqrt"
+"""Classes of EMNIST Balanced, which merges letters alike in both cases (Cohen and others, 2017, table II)."""
 CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
 CIFAR100 = """
     apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
@@ -44,9 +44,9 @@ CIFAR100 = """
 DOWNLOADABLE: Mapping[str, TorchvisionSet] = MappingProxyType(
     {
         "mnist": TorchvisionSet("MNIST", "idx", _DIGITS, "digits"),
-        "fashion-mnist": TorchvisionSet("FashionMNIST", "idx", tuple(CLOTHES.split(",")), "light"),
-        "kmnist": TorchvisionSet("KMNIST", "idx", tuple(KUZUSHIJI.split()), "digits"),
-        "emnist": TorchvisionSet("EMNIST", "emnist", tuple(EMNIST_BALANCED), "digits"),
+        "fashion-mnist": TorchvisionSet("FashionMNIST", "idx", tuple(_CLOTHES.split(",")), "light"),
+        "kmnist": TorchvisionSet("KMNIST", "idx", tuple(_KUZUSHIJI.split()), "digits"),
+        "emnist": TorchvisionSet("EMNIST", "emnist", tuple(_EMNIST_BALANCED), "digits"),
         "cifar10": TorchvisionSet("CIFAR10", "cifar", tuple(CIFAR10.split()), "light"),
         "cifar100": TorchvisionSet("CIFAR100", "cifar", tuple(CIFAR100.split()), "light"),
         "svhn": TorchvisionSet("SVHN", "svhn", _DIGITS, "digits"),
@@ -55,14 +55,14 @@ DOWNLOADABLE: Mapping[str, TorchvisionSet] = MappingProxyType(
 
 SOURCE_NAMES = ("digits", *DOWNLOADABLE)
 HUB_PREFIX = "hf:"
-"""Before the name of a data set of the Hugging Face Hub, or the path of a folder laid out like one."""
+"""Prefix of the name of a data set of the Hugging Face Hub, or of the path of a folder laid out like one."""
 FILE_SUFFIXES = (".npz", ".csv", ".tsv", ".jsonl", ".parquet", ".ts")
-"""Of files that are data sets."""
+"""Suffixes of files that are data sets."""
 LOOSE_SUFFIXES = (".txt", ".data", ".dat", "")
-"""Of files that may be tables."""
+"""Suffixes of files that may be tables."""
 TASKS_SUFFIX = ".json"
-"""Of files of annotated tasks, as Label Studio exports them; in folders other things are called so too."""
-ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+"""Suffix of files of annotated tasks, as Label Studio exports them; in folders, other files have it too."""
+_ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 
 def list_paths(asked: object, wanted: str) -> list[Path]:
@@ -131,7 +131,7 @@ def check_suffix(path: Path) -> None:
     """Raise PathError unless a file's name ends like that of a data set."""
     if path.suffix.lower() in (*FILE_SUFFIXES, *LOOSE_SUFFIXES, TASKS_SUFFIX):
         return
-    if path.suffix.lower() in ARCHIVE_SUFFIXES:
+    if path.suffix.lower() in _ARCHIVE_SUFFIXES:
         raise PathError(f"{path} is compressed: unpack it and name what comes out, a folder or a file")
     *others, last = FILE_SUFFIXES
     wanted = f"wanted a folder or a file ending in {', '.join(others)} or {last}"

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-accumulates and activations, layer by layer, nothing missed.
+"""Cost of a network: parameters, multiply-accumulates and activations, layer by layer, nothing missed.
 
 One MAC is one multiplication with its addition, in convolutions, dense layers, recurrences and attention. Pooling,
 activations, normalization and biases are not counted, which is the convention of the architectures' papers.
@@ -24,23 +24,23 @@ from falconet.modalities import MODALITIES
 from falconet.models.registry import choose_kind, create_model, native_input
 from falconet.models.table import MODELS
 from falconet.receptive import FieldMode, call_directly
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One module, without what its submodules do."""
+    """Cost of one module, without its submodules."""
 
     name: str
     type: str
     output_shape: tuple[int, ...]
-    """Of one sample, without the batch dimension; empty for a module that another one reads without calling it."""
+    """Output shape of one sample, without the batch dimension; empty for a module that is read without being called."""
     params: int
     macs: int
     activation_bytes: int
-    """Of its outputs in float32, each call's counted."""
+    """Bytes of its outputs in float32, over all calls."""
     receptive_field: tuple[int, ...] = ()
-    """Pixels or steps of the input that a unit of the last output sees, edges not counted; see `falconet.receptive`."""
+    """Pixels or steps of the input that a unit of the output sees, away from the edges; see `falconet.receptive`."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class Complexity:
     input: tuple[int, ...]
     layers: tuple[LayerCost, ...]
     params: int
-    """Trainable parameters, shared ones once."""
+    """Number of trainable parameters, shared ones counted once."""
     macs: int
 
     @property
     def activation_bytes(self) -> int:
-        """All layers' outputs in float32."""
+        """Bytes of all layers' outputs in float32."""
         return sum(layer.activation_bytes for layer in self.layers)
 
 
@@ -64,7 +64,7 @@ def summarize(
     name: str,
     *,
     input_shape: tuple[int, ...] | None = None,
-    kind: Kind | None = None,
+    kind: ModalityName | None = None,
     num_classes: int | None = None,
     **options: Any,
 ) -> Complexity:
@@ -75,7 +75,7 @@ def summarize(
     """
     kind = choose_kind(name, kind)
     channels, *size = native_input(name, kind) if input_shape is None else input_shape
-    # No weights are needed, and those of the largest models take long to draw; other libraries may need true ones.
+    # No weights are needed, and those of the largest models take long to draw; other libraries may need real ones.
     with torch.device("meta" if name in MODELS else "cpu"), torch.random.fork_rng(devices=[]):
         model = create_model(
             name, num_classes=num_classes, in_channels=channels, input_size=tuple(size), kind=kind, **options
@@ -84,32 +84,32 @@ def summarize(
 
 
 def count_complexity(
-    model: nn.Module, input_shape: tuple[int, ...], name: str = "model", kind: Kind = "image"
+    model: nn.Module, input_shape: tuple[int, ...], name: str = "model", kind: ModalityName = "image"
 ) -> Complexity:
     """Return the cost of any module for one sample of `input_shape`, without the batch dimension.
 
     The sample is float32, or int64 for texts.
     """
     modes = {module: module.training for module in model.modules()}
-    counter = MacCounter()
+    counter = _MacCounter()
     device = next(iter([*model.parameters(), *model.buffers()]), torch.empty(0)).device
     # No token may be 0, which is padding.
     sample = MODALITIES[kind].make_blank(1, *input_shape).to(device)
     fields = FieldMode(sample, dimensions=2 if len(input_shape) == 3 else 1)
-    trace = Trace(model, counter, fields)
+    trace = _Trace(model, counter, fields)
     try:
-        with torch.no_grad(), decomposed(), counter, fields:
+        with torch.no_grad(), _decomposed(), counter, fields:
             model.eval()(sample)
     finally:
         trace.remove()
         for module, mode in modes.items():
             module.training = mode
-    layers = tuple(iterate_layers(model, trace))
+    layers = tuple(_iterate_layers(model, trace))
     params = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     return Complexity(name, input_shape, layers, params, counter.macs)
 
 
-def count_bag(weight: Tensor, indices: Tensor, *others: Any, out_val: Any = None, **named: Any) -> int:
+def _count_bag(weight: Tensor, indices: Tensor, *others: Any, out_val: Any = None, **named: Any) -> int:
     """Return the operations of a bag of weighted vectors, for which torch has no formula; others are just added.
 
     Parameters stand as in `torch.ops.aten._embedding_bag`, where the weights of samples come seventh.
@@ -119,7 +119,7 @@ def count_bag(weight: Tensor, indices: Tensor, *others: Any, out_val: Any = None
 
 
 @call_directly
-class MacCounter(TorchDispatchMode):
+class _MacCounter(TorchDispatchMode):
     """Counts multiply-accumulates by torch's own formulas of each operator, while it is active."""
 
     def __init__(self) -> None:
@@ -127,13 +127,13 @@ class MacCounter(TorchDispatchMode):
         from torch.utils.flop_counter import flop_registry
 
         super().__init__()  # type: ignore[no-untyped-call]
-        bags = dict.fromkeys((torch.ops.aten._embedding_bag, torch.ops.aten._embedding_bag_forward_only), count_bag)
+        bags = dict.fromkeys((torch.ops.aten._embedding_bag, torch.ops.aten._embedding_bag_forward_only), _count_bag)
         self.formulas = {**flop_registry, **bags}
         self.flops = 0
 
     @property
     def macs(self) -> int:
-        """So far; the formulas count a multiplication and its addition as two."""
+        """Multiply-accumulates so far; torch's formulas count a multiplication and its addition as two."""
         return self.flops // 2
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -150,13 +150,13 @@ class MacCounter(TorchDispatchMode):
         return found
 
 
-class Trace:
+class _Trace:
     """What each module does in a forward pass: its outputs' shapes and fields, and its MACs without its submodules'.
 
     The counter keeps its own account by module, but that goes astray where one module has two parents.
     """
 
-    def __init__(self, model: nn.Module, counter: MacCounter, fields: FieldMode) -> None:
+    def __init__(self, model: nn.Module, counter: _MacCounter, fields: FieldMode) -> None:
         self.fields = fields
         self.seen: dict[str, tuple[int, ...]] = {}
         self.shapes: dict[str, list[tuple[int, ...]]] = {}
@@ -176,7 +176,7 @@ class Trace:
     def leave(self, name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
         self.settle()
         self.running.pop()
-        self.shapes.setdefault(name, []).append(shape_of(output))
+        self.shapes.setdefault(name, []).append(_shape_of(output))
         self.seen[name] = self.fields.size_of(output)
 
     def settle(self) -> None:
@@ -192,7 +192,7 @@ class Trace:
 
 
 @contextmanager
-def decomposed() -> Iterator[None]:
+def _decomposed() -> Iterator[None]:
     """Switch off the fused kernels that hide their matrix products from torch's dispatcher."""
     # `mkldnn.flags` would also set TF32, which warns on processors; the plain switch does not.
     mkldnn, fast_path = torch.backends.mkldnn.enabled, torch.backends.mha.get_fastpath_enabled()
@@ -206,7 +206,7 @@ def decomposed() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
-def iterate_layers(model: nn.Module, trace: Trace) -> Iterator[LayerCost]:
+def _iterate_layers(model: nn.Module, trace: _Trace) -> Iterator[LayerCost]:
     """Yield the modules that do something themselves, in order of definition."""
     seen: set[int] = set()
     for name, module in model.named_modules():
@@ -222,7 +222,7 @@ def iterate_layers(model: nn.Module, trace: Trace) -> Iterator[LayerCost]:
             yield LayerCost(name, type(module).__name__, shape, params, macs, size, trace.seen.get(name, ()))
 
 
-def shape_of(output: Any) -> tuple[int, ...]:
+def _shape_of(output: Any) -> tuple[int, ...]:
     """Return the shape, without the batch dimension, of a module's output or of the first of several."""
     while isinstance(output, tuple | list):
         output = output[0]

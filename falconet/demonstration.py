@@ -1,4 +1,4 @@
-"""demonstrate(): the whole story on the embedded digits, in under a minute."""
+"""demonstrate(): training, comparison and reports on the embedded digits, in under a minute."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from falconet.storage import check_held, hold, write_text
 from falconet.training import Callback, EpochRow
 
 _MODELS = ("lenet5", "lenet_relu")
-REPORT_FILE = "report.html"
+_REPORT_FILE = "report.html"
 
 
 @dataclass(frozen=True, eq=False)
 class Demonstration:
-    """What the demonstration made."""
+    """The result of the demonstration."""
 
     runs: tuple[Run, ...]
     report: Path
 
 
-class Outdated(Callback):
-    """Removes a report about models as soon as there are weights that will take the place of theirs."""
+class _Outdated(Callback):
+    """A callback that removes an outdated report as soon as new weights will replace those of its models."""
 
     def __init__(self, report: Path) -> None:
         self.report = report
@@ -45,14 +45,14 @@ def demonstrate(
     watch: Callable[[str], Sequence[Callback]] = lambda model: (),
     if_exists: Literal["refuse", "overwrite"] = "refuse",
 ) -> Demonstration:
-    """Train LeNet-5 and a network of its kind on the digits, and write one report about all into `out`.
+    """Train LeNet-5 and a modern variant on the digits, and write one report about all into `out`.
 
-    `watch` returns the callbacks for the run of a model; `if_exists` says what becomes of an earlier demonstration in
+    `watch` returns the callbacks for the run of a model; `if_exists` says what to do with an earlier demonstration in
     `out`. Raises RunExistsError where runs or a report would be lost, or another process is at work there.
     """
     out = Path(out)
-    report = out / REPORT_FILE
-    check_free(out, if_exists)
+    report = out / _REPORT_FILE
+    _check_free(out, if_exists)
     with hold(out):
         runs = tuple(
             train(
@@ -64,19 +64,21 @@ def demonstrate(
                 progress=False,
                 callbacks=callbacks,
             )
-            for model, callbacks in ((model, (Outdated(report), *watch(model))) for model in _MODELS)
+            for model, callbacks in ((model, (_Outdated(report), *watch(model))) for model in _MODELS)
         )
         write_text(report, render_html([run.report for run in runs], title="Falconet on the embedded digits"))
     return Demonstration(runs, report)
 
 
-def check_free(out: Path, if_exists: Literal["refuse", "overwrite"]) -> None:
-    """Raise RunExistsError where a folder holds a run, or runs and a report that may not be replaced."""
+def _check_free(out: Path, if_exists: Literal["refuse", "overwrite"]) -> None:
+    """Raise RunExistsError where a folder has a run, or runs and a report that may not be replaced."""
     if holds_run(out) or (out / ARTIFACT_CONFIG).is_file():
         raise RunExistsError(f"{out} holds a run, whose report would be replaced: choose another --out")
     for folder in (out / model for model in _MODELS):
         check_out(folder, "overwrite")
     found = [out / model for model in _MODELS if has_weights(out / model)]
-    found += [out / REPORT_FILE] if (out / REPORT_FILE).exists() else []
+    found += [out / _REPORT_FILE] if (out / _REPORT_FILE).exists() else []
     if found and if_exists == "refuse":
-        raise RunExistsError(f"{found[0]} is there already: replace it with --overwrite, or choose another --out")
+        raise RunExistsError(
+            f"{found[0]} is there already: replace it with if_exists='overwrite', or choose another folder"
+        )

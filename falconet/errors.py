@@ -29,12 +29,12 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 _LISTED = 40
-"""So many names are listed where none is near."""
+"""Most names that are listed where none is near."""
 _SHOWN = 80
-"""Characters of a value that a message shows."""
+"""Most characters of a value that a message shows."""
 
 
-class Brief(reprlib.Repr):
+class _Brief(reprlib.Repr):
     """Writes the beginning of a value; the whole of it may not fit into memory, where its parts refer to one part."""
 
     def __init__(self) -> None:
@@ -47,16 +47,16 @@ class Brief(reprlib.Repr):
         return super().repr_int(value, level) if value.bit_length() < 12_000 else "a number of many digits"
 
 
-BRIEF = Brief()
+_BRIEF = _Brief()
 
 
 def abridge(value: Any) -> str:
     """Return how a value is written, in one line of at most _SHOWN characters."""
-    text = BRIEF.repr(value)
+    text = _BRIEF.repr(value)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
-NO_MEMORY = (
+_NO_MEMORY = (
     "allocate memory",
     "out of memory",
     "not enough memory",
@@ -64,13 +64,13 @@ NO_MEMORY = (
     "failed to map segment",
     "could not create a primitive",
 )
-"""What libraries say where memory runs out and they raise another class than MemoryError, in parts and lower case."""
+"""Parts of messages, in lower case, of libraries that run out of memory but raise another class than MemoryError."""
 
 
 def lacks_memory(error: BaseException) -> bool:
     """Return whether an error says that memory ran out: of Python, of torch, or of the system that loads a library."""
     said = str(error).lower() if isinstance(error, RuntimeError | ImportError | OSError) else ""
-    return isinstance(error, MemoryError) or any(words in said for words in NO_MEMORY)
+    return isinstance(error, MemoryError) or any(words in said for words in _NO_MEMORY)
 
 
 class FalconetError(Exception):
@@ -126,7 +126,7 @@ class CodecError(ArtifactError):
 
 
 class ExportError(FalconetError):
-    """A model cannot be exported, or its export does not answer as it does."""
+    """A model cannot be exported, or its export predicts otherwise than the model."""
 
 
 class HubError(FalconetError):

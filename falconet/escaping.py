@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 import unicodedata
 
-HIDDEN = frozenset("\u061c\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff")
-"""What turns the direction of text around, or has no width; the joiners of emoji and of Persian are not among it."""
-CONTROLS = frozenset(("Cc", "Cs", "Zl", "Zp"))
+_HIDDEN = frozenset("\u061c\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff")
+"""Characters that change the direction of text or have no width, except the joiners of emoji and of Persian."""
+_CONTROLS = frozenset(("Cc", "Cs", "Zl", "Zp"))
 """Unicode's categories of control characters, lone surrogates, and separators of lines and paragraphs."""
-MARKDOWN = re.compile(
+_MARKDOWN = re.compile(
     r"[\\`*\[\]|~$#!@{}]"  # What begins emphasis, code, links, tables, formulas, mentions.
     r"|(?<![^\W_])_|_(?![^\W_])"  # Within a word an underscore is a letter.
     r"|^[-+=]"
@@ -25,17 +25,17 @@ MARKDOWN = re.compile(
 
 def escape_line(text: str) -> str:
     r"""Return a text for one line of a terminal, a log or a plain file: control characters as `\x1b`, breaks too."""
-    return "".join(escape_character(mark) if is_control(mark) else mark for mark in text)
+    return "".join(escape_character(mark) if _is_control(mark) else mark for mark in text)
 
 
 def escape_lines(text: str) -> str:
     """`escape_line` for a text of several lines, such as a traceback, whose breaks and tabs stay."""
-    return "".join(escape_character(mark) if is_control(mark) and mark not in "\n\t" else mark for mark in text)
+    return "".join(escape_character(mark) if _is_control(mark) and mark not in "\n\t" else mark for mark in text)
 
 
 def escape_markdown(text: str) -> str:
     """Return a text for a line of Markdown, or a cell of its tables, that renders as the text itself."""
-    line = MARKDOWN.sub(r"\\\g<0>", escape_line(text))
+    line = _MARKDOWN.sub(r"\\\g<0>", escape_line(text))
     return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
@@ -47,9 +47,9 @@ def escape_page(value: object) -> object:
     return value if type(value) is not str else escape_lines(value)
 
 
-def is_control(mark: str) -> bool:
+def _is_control(mark: str) -> bool:
     """Whether a character does something instead of being seen."""
-    return mark in HIDDEN or unicodedata.category(mark) in CONTROLS
+    return mark in _HIDDEN or unicodedata.category(mark) in _CONTROLS
 
 
 def escape_character(mark: str) -> str:

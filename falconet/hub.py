@@ -14,7 +14,7 @@ from falconet.model_files import CODED_FILE, CONFIG_FILE, MODEL_FILES, WEIGHTS_F
 from falconet.storage import read_json
 
 MODEL = f"{CONFIG_FILE} and {WEIGHTS_FILE} or {CODED_FILE}"
-LOGIN = "log in (hf auth login) or set HF_TOKEN"
+_LOGIN = "log in (hf auth login) or set HF_TOKEN"
 
 
 def fetch_model(name: str) -> Path:
@@ -40,7 +40,7 @@ def fetch_model(name: str) -> Path:
 def upload(contents: Mapping[str, bytes], owned: Set[str], repository: str, private: bool) -> str:
     """Commit files by their names; return the commit's address.
 
-    Of the names that are `owned`, those without content go in the same commit, so that nothing there speaks of what was
+    Of the names that are `owned`, those without content go in the same commit, so that nothing there describes what was
     there before. Raises MissingExtraError, and HubError, also where the repository should be private and is already
     public.
     """
@@ -48,7 +48,7 @@ def upload(contents: Mapping[str, bytes], owned: Set[str], repository: str, priv
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 
     if get_token() is None:
-        raise HubError(f"pushing to {repository} needs a token of the Hugging Face Hub that may write: {LOGIN}")
+        raise HubError(f"pushing to {repository} needs a token of the Hugging Face Hub that may write: {_LOGIN}")
     api = HfApi()
     with _translated_errors(repository):
         api.create_repo(repository, private=private or None, exist_ok=True)
@@ -87,9 +87,9 @@ def _translated_errors(name: str) -> Iterator[None]:
     except errors.RevisionNotFoundError as error:
         raise HubError(f"{name}: no such revision; wanted a branch, a tag or a commit of the repository") from error
     except errors.RepositoryNotFoundError as error:
-        raise HubError(f"{name}: no such model on the hub, or a private one: check the name, or {LOGIN}") from error
+        raise HubError(f"{name}: no such model on the hub, or a private one: check the name, or {_LOGIN}") from error
     except errors.HfHubHTTPError as error:
-        raise HubError(f"{name}: the hub refused ({_shorten(error)}); check the token's rights, or {LOGIN}") from error
+        raise HubError(f"{name}: the hub refused ({_shorten(error)}); check the token's rights, or {_LOGIN}") from error
     except errors.HFValidationError as error:
         raise HubError(f"{name}: the hub has no such names ({_shorten(error)}); wanted owner/name") from error
     except (errors.HTTPError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM that are not lost.
+"""Reliable handling of Ctrl-C and SIGTERM.
 
 Python raises KeyboardInterrupt wherever the main thread is: also in a callback that C code calls, in a destructor, or
 in a library that catches everything, where it is swallowed. So its arrival is noted too, and `check`, called at places
@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-ARRIVED: list[int] = []
-"""Signals that nobody has heeded yet."""
-DEFERRING: list[None] = []
-"""An entry for each `deferred` that is at work."""
+_ARRIVED: list[int] = []
+"""Signals that arrived and are not handled yet."""
+_DEFERRING: list[None] = []
+"""An entry for each active `deferred`."""
 
 
 def watch_signals(*signals: signal.Signals) -> None:
@@ -26,33 +26,33 @@ def watch_signals(*signals: signal.Signals) -> None:
 
 
 def unwatch() -> None:
-    """Let the signals that are watched end the process at once from now on, as where there is nothing left to keep."""
+    """Let watched signals end the process at once from now on, as there is nothing left to save."""
     for one in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(one) is arrive:
             signal.signal(one, signal.SIG_DFL)
 
 
 def arrive(number: int, frame: FrameType | None) -> None:
-    """Handle a signal."""
-    ARRIVED.append(number)
-    if not DEFERRING or len(ARRIVED) > 1:
+    """Note a signal, and raise KeyboardInterrupt unless it is deferred."""
+    _ARRIVED.append(number)
+    if not _DEFERRING or len(_ARRIVED) > 1:
         raise KeyboardInterrupt
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Let the first signal that comes meanwhile wait until the end; a second one does not wait."""
-    DEFERRING.append(None)
+    """Defer the first signal in the context to its end; a second one is not deferred."""
+    _DEFERRING.append(None)
     try:
         yield
     finally:
-        DEFERRING.pop()
+        _DEFERRING.pop()
     check()
 
 
 @contextmanager
 def watched() -> Iterator[None]:
-    """`watch_signals` Ctrl-C for a while, in the main thread, unless whoever calls has a handler of his own."""
+    """Watch Ctrl-C in the context, in the main thread, unless the caller has a handler of its own."""
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
@@ -67,11 +67,11 @@ def watched() -> Iterator[None]:
 
 
 def check() -> None:
-    """Raise KeyboardInterrupt if one has come that nobody has heeded; in the main thread, where they come."""
-    if ARRIVED and threading.current_thread() is threading.main_thread():
+    """Raise KeyboardInterrupt in the main thread if a signal has arrived that is not handled yet."""
+    if _ARRIVED and threading.current_thread() is threading.main_thread():
         raise KeyboardInterrupt
 
 
 def forget() -> None:
-    """Take what has come as heeded."""
-    ARRIVED.clear()
+    """Mark all signals as handled."""
+    _ARRIVED.clear()

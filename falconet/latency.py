@@ -1,4 +1,4 @@
-"""How long a callable takes, measured well: after warm-up, many times, with the median to quote."""
+"""Latency of callables: measured after warm-up, many times, with the median to quote."""
 
 import math
 import time
@@ -10,14 +10,14 @@ import numpy as np
 
 from falconet.schema import SPARSE
 
-WARMUP_FRACTION = 0.25
-"""Of the time for measuring, which warming up may take at most."""
-TURN_CALLS = 10
-"""Of one callable before the next one's turn comes, at most."""
-MIN_TURNS = 10
-"""That callables take, however long they are: with fewer, the interval of a ratio says little."""
-TURNS = 20
-"""That the time for measuring is divided into; slow callables make fewer calls in each."""
+_WARMUP_FRACTION = 0.25
+"""Largest fraction of the time for measuring that warm-up takes."""
+_TURN_CALLS = 10
+"""Most calls of one callable in a turn, before the next callable's."""
+_MIN_TURNS = 10
+"""Fewest turns, however long they take: with fewer, the interval of a ratio says little."""
+_TURNS = 20
+"""Turns into which the time for measuring is divided; slow callables make fewer calls in each."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class SpeedRatio:
 
     times: float
     low: float
-    """Ends of its 95% interval or a wider one."""
+    """Lower end of the ratio's interval of 95% or more; `high` is the upper end."""
     high: float
 
     @property
@@ -47,7 +47,7 @@ class SpeedRatio:
         return not self.low <= 1 <= self.high
 
     def describe(self, other: str = "") -> str:
-        """Return it in words, with the name of the other thing where one is given."""
+        """Return the ratio in words, with the name of the other thing where one is given."""
         beside = f" as {other}" if other else ""
         if not self.measurable:
             return f"no measurable difference (95%: {self.low:.2f} to {self.high:.2f} times as fast{beside})"
@@ -81,7 +81,7 @@ def find_rank(count: int, confidence: float = 0.95) -> int | None:
 
 
 def measure_latency(
-    call: Callable[[], object], *, calls: int = 200, warmup: int = 20, seconds: float = 2.0, least: int = MIN_TURNS
+    call: Callable[[], object], *, calls: int = 200, warmup: int = 20, seconds: float = 2.0, least: int = _MIN_TURNS
 ) -> Latency:
     """Time `call` up to `calls` times, or until `seconds` have passed, after `warmup` calls that do not count.
 
@@ -97,7 +97,7 @@ def measure_latencies(
     calls: int = 200,
     warmup: int = 20,
     seconds: float = 2.0,
-    least: int = MIN_TURNS,
+    least: int = _MIN_TURNS,
 ) -> list[Latency]:
     """Time each as `measure_latency` does, but in turns, so that what else the machine does slows all of them alike.
 
@@ -105,27 +105,27 @@ def measure_latencies(
     slow, down to a single one, which counts. There are `least` turns at least, or as many as `calls` are, however long
     they take.
     """
-    slowest = max([warm_up(call, warmup, WARMUP_FRACTION * seconds) for call in several])
+    slowest = max([_warm_up(call, warmup, _WARMUP_FRACTION * seconds) for call in several])
     alone = len(several) == 1
-    most = 1 if alone else max(1, min(TURN_CALLS, calls // MIN_TURNS, int(seconds / TURNS / (slowest or 1e-9))))
+    most = 1 if alone else max(1, min(_TURN_CALLS, calls // _MIN_TURNS, int(seconds / _TURNS / (slowest or 1e-9))))
     turns: list[list[list[float]]] = [[] for _ in several]
     deadline, done = time.perf_counter() + seconds * len(several), 0
     while done < calls and (len(turns[0]) < least or time.perf_counter() < deadline):
         for call, own in zip(several, turns, strict=True):
             if most > 1:
                 call()
-            own.append([time_call(call) for _ in range(min(most, calls - done))])
+            own.append([_time_call(call) for _ in range(min(most, calls - done))])
         done += len(turns[0][-1])
     return [_summarize(own, alone=alone) for own in turns]
 
 
-def warm_up(call: Callable[[], object], calls: int, seconds: float) -> float:
+def _warm_up(call: Callable[[], object], calls: int, seconds: float) -> float:
     """Make calls that do not count, but for the first one within so many seconds; return what the quickest took."""
     begun, quickest = time.perf_counter(), 0.0
     for done in range(calls):
         if done and time.perf_counter() - begun >= seconds:
             break
-        took = time_call(call) / 1000
+        took = _time_call(call) / 1000
         quickest = min(quickest or took, took)
     return quickest
 
@@ -138,7 +138,7 @@ def _summarize(turns: Sequence[Sequence[float]], *, alone: bool) -> Latency:
     return Latency(float(p50), float(p95), float(p99), len(times), medians)
 
 
-def time_call(call: Callable[[], object]) -> float:
+def _time_call(call: Callable[[], object]) -> float:
     """Return how many milliseconds a call takes."""
     started = time.perf_counter()
     call()

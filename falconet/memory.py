@@ -7,12 +7,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-"""What `mallopt` of glibc calls them."""
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Numbers of these parameters in glibc's `mallopt`."""
 _KEPT = 1 << 30
-"""Bytes, in one block and at the end of the heap, that are not given back to the system while memory is kept."""
-USUAL = 32 << 20
-"""The most of one block to which glibc raises its threshold by itself; of the heap's end it is twice that."""
+"""Bytes, in one block and at the end of the heap, that are not returned to the system while memory is kept."""
+_USUAL = 32 << 20
+"""Largest threshold in bytes that glibc sets for one block by itself; for the heap's end it is twice that."""
 
 
 @contextmanager
@@ -27,17 +27,17 @@ def kept_memory() -> Iterator[None]:
         yield
         return
     assert libc is not None
-    set_thresholds(libc, _KEPT, _KEPT)
+    _set_thresholds(libc, _KEPT, _KEPT)
     try:
         yield
     finally:
-        set_thresholds(libc, USUAL, 2 * USUAL)
+        _set_thresholds(libc, _USUAL, 2 * _USUAL)
         libc.malloc_trim(0)
 
 
-def set_thresholds(libc: ctypes.CDLL, block: int, end: int) -> None:
+def _set_thresholds(libc: ctypes.CDLL, block: int, end: int) -> None:
     """Set from how many bytes on a block, and the heap's end, go back to the system."""
     # Before 2.35, glibc refused more than the usual; setting the other one then would freeze this one at its lowest.
-    if not libc.mallopt(MMAP_THRESHOLD, block):
-        libc.mallopt(MMAP_THRESHOLD, USUAL)
-    libc.mallopt(TRIM_THRESHOLD, end)
+    if not libc.mallopt(_MMAP_THRESHOLD, block):
+        libc.mallopt(_MMAP_THRESHOLD, _USUAL)
+    libc.mallopt(_TRIM_THRESHOLD, end)

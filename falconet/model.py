@@ -1,4 +1,4 @@
-"""A trained model as an object: train one, load one, ask it, shrink it and ship it. What computes is imported late."""
+"""A trained model as an object: train, load, predict, compress, export. Heavy imports are done when needed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from jaxtyping import Float32
 from falconet.errors import DataError, DivergedError, InterruptedRunError, UnknownNameError, UsageError
 from falconet.renames import accept_renamed, rename_section
 from falconet.runs import RunResult, execute
-from falconet.storage import lend_folder, remove_tree, remove_with
+from falconet.storage import make_temporary_folder, remove_tree, remove_when_collected
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from falconet.artifact import Artifact
+    from falconet.artifact import AnyModel, Artifact
     from falconet.data import Dataset
     from falconet.evaluation import Evaluation
     from falconet.evaluation.evaluation import AnySource
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Model:
-    """A trained model with all that is needed to use it; every verb's function takes one as it takes a folder.
+    """A trained model with all that is needed to use it; functions take one in place of its folder.
 
     It lives in memory: what `train` and `compress` return needs no folder, and `save` writes one.
     """
@@ -44,7 +44,7 @@ class Model:
         # Its own samples where they are at hand, since arrays cannot be read again from anywhere.
         self._dataset = dataset
         # Whoever lives as long as a temporary folder that it was read from.
-        self._lender = lender
+        self._keep_alive = lender
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.spec.shape))
@@ -52,22 +52,22 @@ class Model:
 
     @property
     def artifact(self) -> Artifact:
-        """Configuration, weights and tokenizer, as a folder holds them."""
+        """The model's artifact: configuration, weights and tokenizer, as in its folder."""
         return self._artifact
 
     @property
     def spec(self) -> InputSpec:
-        """What it takes: shape, mean and standard deviation."""
+        """The model's input: kind, shape, mean and standard deviation."""
         return self.artifact.config.input
 
     @property
     def output(self) -> OutputSpec:
-        """What its outputs mean: labels in their order."""
+        """The model's output: labels in the order of its logits."""
         return self.artifact.config.output
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes that it tells apart, in the order of its outputs."""
+        """Names of the classes, in the order of the logits."""
         return self.output.labels
 
     @property
@@ -79,8 +79,8 @@ class Model:
         """Return the class of each sample, as an array of names.
 
         `inputs` are what `falconet.predict` takes: paths, PIL images, arrays, for a model of texts a list of strings,
-        or a split of a data set. Raises DataError where a sample cannot be read, since answers stand in the order of
-        the samples; `falconet.predict` lists it and answers the others.
+        or a split of a data set. Raises DataError where a sample cannot be read, since predictions are in the order of
+        the samples; `falconet.predict` lists it and predicts the others.
         """
         return np.array([prediction.label for prediction in self._answer(inputs).predictions])
 
@@ -99,24 +99,73 @@ class Model:
             raise DataError(f"{first.file}: {first.reason}; leave it out, or let falconet.predict answer the others")
         return found
 
-    def evaluate(self, source: AnySource, **options: Any) -> Evaluation:
-        """Evaluate it on a data set, one of its splits such as `dataset.test`, or a source.
+    @accept_renamed(precision=lambda value: {"target_accuracy": value})
+    def evaluate(  # noqa: PLR0913 - those of `falconet.evaluate`
+        self,
+        source: AnySource,
+        *,
+        split: str | None = None,
+        data_root: str | Path | None = None,
+        settings: Mapping[str, Any] | None = None,
+        against: AnyModel | None = None,
+        by: str | None = None,
+        ood: str | Path | None = None,
+        target_accuracy: float | None = None,
+        corruptions: bool = False,
+        costs: bool = False,
+        number_format: str = "fp32",
+    ) -> Evaluation:
+        """Evaluate the model on a data set, one of its splits such as `dataset.test`, or a source.
 
-        `options` are those of `falconet.evaluate`.
+        See `falconet.evaluate` for what may be asked besides.
         """
         from falconet.evaluation import evaluate
 
-        return evaluate(self, source, **options)
+        return evaluate(
+            self,
+            source,
+            split=split,
+            data_root=data_root,
+            settings=settings,
+            against=against,
+            by=by,
+            ood=ood,
+            target_accuracy=target_accuracy,
+            corruptions=corruptions,
+            costs=costs,
+            number_format=number_format,
+        )
 
-    def explain(self, inputs: object, **options: Any) -> Explanations:
-        """Explain its answers in pictures, by `method="gradcam"` or another.
+    def explain(
+        self,
+        inputs: object,
+        *,
+        method: str | None = None,
+        out: str | Path | None = None,
+        classes: int = 1,
+        samples: int = 8,
+        split: str = "test",
+        data_root: str | Path | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Explanations:
+        """Explain the model's predictions in pictures, by `method="gradcam"` or another.
 
-        `inputs` are what `predict` takes; `options` those of `falconet.explain`. Without `out`, the pictures lie in a
+        `inputs` are what `predict` takes; see `falconet.explain` for the rest. Without `out`, the pictures lie in a
         temporary folder that lives as long as what is returned.
         """
         from falconet.explanation import explain
 
-        return explain(self, inputs, **options)
+        return explain(
+            self,
+            inputs,
+            method=method,
+            out=out,
+            classes=classes,
+            samples=samples,
+            split=split,
+            data_root=data_root,
+            settings=settings,
+        )
 
     def compress(
         self,
@@ -132,28 +181,28 @@ class Model:
         progress: bool = True,
         **options: Any,
     ) -> Model:
-        """Return the smallest model that still answers right, or the most accurate one within a size.
+        """Return the smallest model without too much loss of accuracy, or the most accurate one within a size.
 
         Parameters
         ----------
         dataset
-            The data that it was trained on.
+            The data that the model was trained on.
         max_size
-            Of the coded file, as `40kB` or in bytes.
+            Size of the coded file, at most, as `40kB` or in bytes.
         max_drop
             Points of accuracy that may be lost on the validation split; 0.5 where nothing else is asked for.
         max_latency, max_macs
-            Of one sample, as `1ms` on one thread of this machine, and as `1.5M` multiply-accumulates.
+            Limits for one sample, as `1ms` on one thread of this machine, and as `1.5M` multiply-accumulates.
         time
-            Of all trials, such as `10m`.
+            Time for all trials, such as `10m`.
         epochs
-            Of training in each trial.
+            Epochs of training in each trial.
         out
             The search's folder; None: a temporary one that lives as long as the model that is returned.
         progress
-            Show what is tried, on standard error.
+            Whether to show the trials on standard error.
         options
-            Those of `falconet.compress`: `recipe`, `settings`, `if_exists`, `data_root`.
+            Further options of `falconet.compress`: `recipe`, `settings`, `if_exists`, `data_root`.
 
         Raises BudgetError where no trial keeps within the limits, and what `falconet.compress` raises.
 
@@ -174,31 +223,52 @@ class Model:
         if epochs is not None:
             options["settings"] = merge(options.get("settings") or {}, {"compression": {"epochs": epochs}})
         watcher = Watcher(terminal.print_note, terminal.print_trial, terminal.watch) if progress else None
-        folder = Path(out) if out is not None else lend_folder()
+        folder = Path(out) if out is not None else make_temporary_folder()
         try:
             compress(self, dataset, folder, budget=budget, watcher=watcher, **options)
         except BaseException:
             if out is None:
                 remove_tree(folder)
             raise
-        model = Model(load_artifact(folder), self._dataset)
+        model = Model(load_artifact(folder), self._dataset if isinstance(dataset, str | Path) else dataset)
         if out is None:
-            remove_with(model, folder)
+            remove_when_collected(model, folder)
         return model
 
-    def export(self, to: str, out: str | Path, **options: Any) -> Export:
-        """Write it as a file of the format `to`, such as "onnx", whose runtime answers as it does.
+    @accept_renamed(raw=lambda value: {"preprocessing": not value})
+    def export(
+        self,
+        to: str,
+        out: str | Path,
+        *,
+        preprocessing: bool = True,
+        max_drop: float = 0.5,
+        source: AnySource | None = None,
+        data_root: str | Path | None = None,
+        license: str = "not stated",  # noqa: A002 - what it is called everywhere
+    ) -> Export:
+        """Write the model as a file of the format `to`, such as "onnx", and check that its runtime predicts the same.
 
-        `options` are those of `falconet.export`. Without `source`, answers are compared on its own validation samples.
+        See `falconet.export` for what may be asked besides. Without `source`, predictions are compared on its own
+        validation samples.
         """
         from falconet.exporters.exporting import export
 
-        return export(self, to, out, **{"source": self._dataset, **options})
+        return export(
+            self,
+            to,
+            out,
+            preprocessing=preprocessing,
+            max_drop=max_drop,
+            source=self._dataset if source is None else source,
+            data_root=data_root,
+            license=license,
+        )
 
     def save(self, folder: str | Path) -> None:
-        """Write it into a folder, which `falconet.load` reads: configuration, weights, and what was reported of them.
+        """Write the model into a folder, which `falconet.load` reads: configuration, weights, and reports.
 
-        A model that is there is replaced. Raises StorageError, and RunExistsError where a process is at work there.
+        An existing model is replaced. Raises StorageError, and RunExistsError where a process is at work there.
         """
         from falconet.artifact import read_derived
 
@@ -206,9 +276,9 @@ class Model:
 
 
 def load(model: str | Path) -> Model:
-    """Return the trained model in a folder or a file of its own (`.fnet`), or of the Hugging Face Hub.
+    """Return the trained model in a folder or a coded file (`.fnet`), or from the Hugging Face Hub.
 
-    The last is written `hf:owner/name` or `hf:owner/name@revision`. Raises what `load_artifact` raises.
+    A model there is named `hf:owner/name` or `hf:owner/name@revision`. Raises what `load_artifact` raises.
     """
     from falconet.artifact import open_artifact
 
@@ -220,18 +290,18 @@ class Run(RunResult):
     """A finished run, as `train` returns it."""
 
     dataset: Dataset = field(kw_only=True)
-    """What it was trained on."""
+    """The data set that the run was trained on."""
 
     @cached_property
     def model(self) -> Model:
-        """The trained model; of a run without a folder of its own, the one that lives as long as this is."""
+        """The trained model; it keeps the temporary folder of a run without one of its own."""
         from falconet.artifact import load_artifact
 
         return Model(load_artifact(self.out), self.dataset, lender=self)
 
 
 def read_measured(names: Iterable[str]) -> dict[str, Any]:
-    """Return as what `train` takes the settings that the first edition was told to measure.
+    """Return arguments of `train` for the `measured` settings of the first edition.
 
     Raises UnknownNameError for others.
     """
@@ -278,11 +348,11 @@ def train(  # noqa: PLR0913 - one for each thing that a run follows from
         A name of `falconet.list_models`; None: those that suit the data are tried, and the best is kept; see
         `falconet.defaults`.
     epochs, batch_size, seed
-        Short for `training={"epochs": ..., "batch_size": ..., "seed": ...}`; with a batch size of `auto`, the fewest
-        samples a step that are nearly fastest are found before training begins.
+        Short for `training={"epochs": ..., "batch_size": ..., "seed": ...}`; a batch size of `auto` is the smallest
+        nearly fastest one, measured before training begins.
     training
-        How it is trained: a mapping of what differs from the defaults for the data, or a TrainConfig, which takes the
-        place of all of them.
+        Training settings: a mapping of those that differ from the defaults for the data, or a TrainConfig, which
+        replaces all of them.
     recipe
         A name of the recipes that come with Falconet, or the path of a YAML file.
     settings
@@ -291,21 +361,21 @@ def train(  # noqa: PLR0913 - one for each thing that a run follows from
         The run's folder. None: nothing is left on disk; the run lies in a temporary folder that lives as long as what
         is returned, and stays where a run is interrupted or diverges, as the error's message says.
     if_exists
-        What to do where `out` holds a run: refuse, resume it, or overwrite it.
+        What to do where `out` has a run: refuse, resume or overwrite it.
     data_root
         Where named data sets are kept and downloaded to.
     find_lr
-        Find the learning rate by a range test before training begins.
+        Whether to find the learning rate by a range test before training begins.
     seconds
-        How long it may take, about: epochs are made fewer where they would take longer. None: ten minutes where no
-        model is asked for, else as long as it takes.
+        Time limit of the run, about: there are fewer epochs where they would take longer. None: ten minutes where no
+        model is named, else no limit.
     refit
-        Train once more on training and validation samples together, as the run was and for as many epochs as it kept,
-        and keep that model, evaluated on the test split; validation figures are those of the run.
+        Whether to train again on training and validation samples together, for as many epochs as the run kept, and to
+        keep that model, evaluated on the test split; validation figures are those of the run.
     progress
-        Show how far it is: a bar on a terminal and in a notebook, a line an epoch on standard error elsewhere.
+        Whether to show progress: a bar on a terminal and in a notebook, a line per epoch on standard error elsewhere.
     callbacks
-        Watch the run; see `falconet.Callback`.
+        Callbacks of the run; see `falconet.Callback`.
 
     The same seed gives the same weights, on the same machine with the same number of threads. Raises UsageError,
     DataError, StorageError; DivergedError and InterruptedRunError after saving the best weights until then.
@@ -317,8 +387,8 @@ def train(  # noqa: PLR0913 - one for each thing that a run follows from
 
     if out is None and if_exists != "refuse":
         raise UsageError(f"if_exists: wanted a run's folder to {if_exists}, found none; name it as out")
-    asked = merge(normalize_settings(settings or {}), {"training": read_training(training)})
-    folder = Path(out) if out is not None else lend_folder()
+    asked = merge(normalize_settings(settings or {}), {"training": _read_training(training)})
+    folder = Path(out) if out is not None else make_temporary_folder()
     try:
         plan = plan_run(
             source,
@@ -345,12 +415,12 @@ def train(  # noqa: PLR0913 - one for each thing that a run follows from
     known = {entry.name: getattr(result, entry.name) for entry in dataclasses.fields(result)}
     run = Run(**known, dataset=plan.dataset)
     if out is None:
-        remove_with(run, folder)
+        remove_when_collected(run, folder)
     return run
 
 
-def read_training(training: TrainConfig | Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the section of how a network is trained. Raises UsageError for what is none."""
+def _read_training(training: TrainConfig | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the section of training settings. Raises UsageError for any other type."""
     from falconet.schema import to_mapping
     from falconet.training import TrainConfig
 

@@ -12,17 +12,17 @@ from falconet.catalog import HUB_PREFIX, as_name, is_hub_name, is_hub_source
 from falconet.errors import PathError
 
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.json"
-"""Of a trained model's folder; the last one where it reads texts."""
+"""Files of a trained model's folder; the last one belongs to models of texts."""
 CODED_FILE = "model.fnet"
-"""In place of the weights' file, after compression; it alone suffices to predict."""
+"""The coded model, which takes the place of the weights after compression; it alone suffices to predict."""
 MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, CODED_FILE, TOKENIZER_FILE)
 """What is needed to use a trained model."""
 DERIVED_FILES = ("metrics.json", "README.md", "report.html")
 """What is said of a trained model; each names the weights that it speaks of by their SHA-256."""
 ARTIFACT_FILES = (*MODEL_FILES, *DERIVED_FILES)
 """All that is shared of a trained model; checkpoints and what else lies in a run's folder is not."""
-MODEL_SUFFIXES = (Path(CODED_FILE).suffix, ".onnx", ".xml")
-"""Of files that hold a model by themselves: a coded one, and what `falconet export` writes."""
+_MODEL_SUFFIXES = (Path(CODED_FILE).suffix, ".onnx", ".xml")
+"""Suffixes of files that hold a model by themselves: a coded one, and exported ones."""
 
 
 def check_artifact(folder: str | Path) -> None:
@@ -39,7 +39,7 @@ def check_artifact(folder: str | Path) -> None:
     if not folder.exists():
         name = as_name(folder)
         hint = f"; a model of the Hugging Face Hub is written {HUB_PREFIX}{name}" if is_hub_name(name) else ""
-        what = "file" if folder.suffix.lower() in MODEL_SUFFIXES else "folder"
+        what = "file" if folder.suffix.lower() in _MODEL_SUFFIXES else "folder"
         raise PathError(f"no such {what}: {folder}{hint}")
     found = (
         "an unfinished run (`falconet train --resume` goes on with it)"

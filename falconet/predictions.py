@@ -1,4 +1,4 @@
-"""Predictions: a model's answers about samples, whoever computed them. Imports no torch."""
+"""Predictions of a model, whoever computed them. Imports no torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from falconet.data.unlabeled import FoundFiles, find_below
 from falconet.errors import ConfigError, DataError, PathError, UsageError
 from falconet.modalities import MODALITIES
 from falconet.schema import SPARSE, from_mapping, merge
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 
 
 @dataclass(frozen=True)
@@ -32,37 +32,37 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one sample."""
+    """The prediction for one sample."""
 
     file: str
-    """Which sample: a path or an address; where a file holds many, with a line, a series' name or a position."""
+    """Name of the sample: a path or a URL; where a file holds many, with a line, a series' name or a position."""
     label: str
     probability: float
     top: tuple[Ranked, ...]
     probabilities: Mapping[str, float] | None = field(default=None, metadata={SPARSE: True})
-    """Of all classes, where they were asked for."""
+    """Probabilities of all classes; None where they were not asked for."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """The answers for several samples."""
+    """The predictions for several samples."""
 
     predictions: tuple[Prediction, ...]
     skipped: tuple[Unreadable, ...]
     ignored: Mapping[str, int] = field(default_factory=dict)
     """Files of folders that were no samples, counted by extension."""
     notes: tuple[str, ...] = ()
-    """What had to be guessed to read the samples."""
+    """Guesses that were needed to read the samples."""
 
 
 Answer = Callable[[Samples], tuple[Float[np.ndarray, "readable classes"], Mapping[int, str]]]
-"""Probabilities of the samples that can be read, in order, and why others cannot, by their positions."""
+"""Function that returns probabilities of the readable samples, in order, and why others cannot be read, by position."""
 
 
 def answer_inputs(
     parts: Iterable[SampleBlock], answer: Answer, labels: Sequence[str], *, top: int = 3, probabilities: bool = False
 ) -> Iterator[Predictions]:
-    """Yield what a model answers about samples, some at a time; `top` candidates of each, all with `probabilities`.
+    """Yield a model's predictions, some at a time; `top` candidates of each sample, all with `probabilities`.
 
     Raises DataError in the end where there was not one sample that can be read.
     """
@@ -102,7 +102,7 @@ def collect(parts: Iterable[Predictions]) -> Predictions:
     return Predictions(tuple(predictions), tuple(skipped), ignored, tuple(notes))
 
 
-READ_BY = ("columns", "header", "follow", "max_bytes")
+_READ_BY = ("columns", "header", "follow", "max_bytes")
 """Settings of `data` that say how samples without labels are read."""
 
 
@@ -112,14 +112,14 @@ def resolve_data_config(settings: Mapping[str, Any] | None, known: Mapping[str, 
     Raises ConfigError for settings that do not exist, or that say nothing of samples without labels.
     """
     for key in settings or {}:
-        if key not in READ_BY:
+        if key not in _READ_BY:
             raise ConfigError(
-                f"data.{key}: wanted one of {', '.join(READ_BY)}: no other tells how to read what to answer"
+                f"data.{key}: wanted one of {', '.join(_READ_BY)}: no other tells how to read what to answer"
             )
     return from_mapping(DataConfig, merge(known or {}, settings or {}), "data")
 
 
-def find_files(paths: str | Path | Iterable[str | Path], kind: Kind) -> FoundFiles:
+def find_files(paths: str | Path | Iterable[str | Path], kind: ModalityName) -> FoundFiles:
     """Return files themselves and, below folders, the samples of a kind and what is left out.
 
     Raises PathError where there are none, UsageError for what names no files.
@@ -133,7 +133,7 @@ def find_files(paths: str | Path | Iterable[str | Path], kind: Kind) -> FoundFil
     return FoundFiles([file for item in found for file in item.files], refused, ignored)
 
 
-def expand(path: Path, kind: Kind) -> FoundFiles:
+def expand(path: Path, kind: ModalityName) -> FoundFiles:
     """Return a file itself, or what lies below a folder."""
     if path.is_file():
         modality = MODALITIES[kind]
@@ -153,7 +153,7 @@ def expand(path: Path, kind: Kind) -> FoundFiles:
 def check_top(top: object) -> None:
     """Raise UsageError unless at least one candidate is wanted."""
     if not isinstance(top, Integral) or top < 1:
-        raise UsageError(f"--top: wanted 1 or more, found {top}")
+        raise UsageError(f"top: wanted 1 or more, found {top}")
 
 
 def rank_samples(

@@ -1,4 +1,4 @@
-"""Names of the first edition, which are understood until 1.0: each is said once, in a line on standard error."""
+"""Old names of the first edition, which are accepted until 1.0, each with one line on standard error."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ _RENAMED: Mapping[str, str] = {
     "training.loss=mse": "training.loss=brier",
     "model.fit": "model.length_mode",
 }
-"""Old settings, and old values of settings -> what they are called now."""
+"""New names of settings, and of values of settings, by old name."""
 
-RENAMED_NAMES: Mapping[str, str] = {"Doctor": "LayerMonitor", "Vitals": "LayerStats"}
-"""Old public names of `falconet` -> what they are called now."""
+RENAMED_NAMES: Mapping[str, str] = {"Doctor": "LayerMonitor", "Preprocess": "ImagePreprocess", "Vitals": "LayerStats"}
+"""New public names of `falconet` by old name."""
 
 DEFAULT_BETAS = (0.9, 0.999)
-"""Of Adam and AdamW. The first edition called the first one `momentum`, as SGD's, and had no name for the second."""
+"""Default betas of Adam and AdamW. The first edition named the first one `momentum`, as SGD's, and had only that."""
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 _NOTED: set[str] = set()
-"""Lines that were said."""
+"""Lines that were written already."""
 
 
 def note(line: str) -> None:
-    """Write a line to standard error, the first time that this process has it to say."""
+    """Write a line to standard error, once per process."""
     if line in _NOTED:
         return
     _NOTED.add(line)
@@ -40,11 +40,11 @@ def note(line: str) -> None:
 
 
 def ignore(line: str) -> None:
-    """Say nothing: of files that Falconet itself wrote, nobody need change anything."""
+    """Do nothing, since old names in files of Falconet itself need no change."""
 
 
 def rename_settings(settings: Mapping[str, Any], notify: Callable[[str], None] = note) -> dict[str, Any]:
-    """Return nested settings with the names that they have now; a new name that is there too counts."""
+    """Return nested settings with their current names; a new name takes precedence over an old one."""
     return {
         section: rename_section(section, values, notify) if isinstance(values, Mapping) else values
         for section, values in settings.items()
@@ -52,7 +52,7 @@ def rename_settings(settings: Mapping[str, Any], notify: Callable[[str], None] =
 
 
 def rename_section(section: str, values: Mapping[str, Any], notify: Callable[[str], None] = note) -> dict[str, Any]:
-    """Return the settings of one section with the names that they have now."""
+    """Return the settings of one section with their current names."""
     renamed = dict(values)
     for old, new in _RENAMED.items():
         key, _, value = old.removeprefix(f"{section}.").partition("=")
@@ -66,9 +66,9 @@ def rename_section(section: str, values: Mapping[str, Any], notify: Callable[[st
 
 
 def split_momentum(training: Mapping[str, Any], notify: Callable[[str], None] = note) -> dict[str, Any]:
-    """Return all settings of training with a momentum that is not SGD's as the first of `betas` too.
+    """Return training settings in which a momentum of Adam or AdamW is also the first of `betas`.
 
-    All: a layer of them alone does not tell which optimizer it is for, nor whether another layer has betas.
+    It needs all settings: a layer of them alone does not show the optimizer, nor whether another layer has betas.
     """
     momentum = training.get("momentum")
     if momentum is None or "betas" in training or training.get("optimizer") == "sgd":
@@ -81,7 +81,7 @@ def split_momentum(training: Mapping[str, Any], notify: Callable[[str], None] = 
 def accept_renamed(
     **renamed: Callable[[Any], Mapping[str, Any]],
 ) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
-    """Return a decorator of a function that takes old keyword arguments too: each gives those that it has become."""
+    """Return a decorator by which a function accepts old keyword arguments: each is converted to new ones."""
 
     def decorate(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
         @functools.wraps(function)
@@ -99,7 +99,7 @@ def accept_renamed(
 
 
 def accept_renamed_fields(section: str) -> Callable[[type[Result]], type[Result]]:
-    """Return a decorator of the dataclass of a section of settings, which then takes their old names too."""
+    """Return a decorator by which the dataclass of a section of settings accepts their old names."""
 
     def decorate(kind: type[Result]) -> type[Result]:
         init: Any = kind.__init__

@@ -1,4 +1,4 @@
-"""What a run's folder says of its model: `metrics.json`, `report.html` and `README.md`, written and written anew."""
+"""The reports in a run's folder: `metrics.json`, `report.html` and `README.md`, written and rewritten."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import numpy as np
 from falconet.artifact import Artifact, load_artifact
 from falconet.data import Dataset
 from falconet.errors import ArtifactError, DataError, UsageError
-from falconet.evaluation import Answers, describe_calibration, evaluate_answers, evaluate_split
-from falconet.evaluation.answers import answer_known
+from falconet.evaluation import SplitLogits, evaluate_answers, evaluate_split, measure_calibration
 from falconet.evaluation.baselines import Baseline, Prepared, fit_linear, measure_baselines, prepare_baseline_inputs
 from falconet.evaluation.evaluation import find_split
+from falconet.evaluation.logits import predict_split
 from falconet.exporters.targets import Runtime
 from falconet.latency import Latency
 from falconet.modalities import modality_of
 from falconet.planning import RUN_CONFIG_FILE, holds_run, read_settings, short_name
-from falconet.report import LeaderboardRow, ModelReport, TrainingLog, describe_model, render_card, render_html
+from falconet.report import LeaderboardRow, ModelReport, TrainingLog, build_report, render_card, render_html
 from falconet.schema import from_mapping, to_mapping
 from falconet.storage import format_json, hold, read_json
 from falconet.training import EpochRow
@@ -30,19 +30,19 @@ from falconet.training.diagnoses import Diagnosis, LayerStats, diagnose, load_la
 from falconet.training.energy import energy_facts, load_energy
 from falconet.training.usefulness import no_better_than
 
-HISTORY_FILE, LAYER_STATS_FILE, METRICS_FILE = "metrics.csv", "vitals.csv", "metrics.json"
+HISTORY_FILE, LAYER_STATS_FILE, _METRICS_FILE = "metrics.csv", "vitals.csv", "metrics.json"
 Notify = Callable[[str], object]
-"""Hears what takes long before it begins."""
+"""Function that is called with a line before anything that takes long."""
 
 
 @dataclass(frozen=True)
 class Extras:
-    """What a report has beyond what is known at once: each takes a while and is added when asked for."""
+    """Optional parts of a report: each takes a while and is added when asked for."""
 
     costs: bool = False
-    """The latencies in all runtimes that are installed."""
+    """Whether to add the latencies in all installed runtimes."""
     reasons: bool = False
-    """Explanations of a few answers."""
+    """Whether to add explanations of a few predictions."""
 
 
 def update_report(
@@ -53,28 +53,28 @@ def update_report(
     data_root: str | Path | None = None,
     notify: Notify = lambda line: None,
 ) -> ModelReport:
-    """Write the report, the model card and the figures of a run anew, from what is on disk, and return the report.
+    """Rewrite the report, the model card and the figures of a run from the files on disk, and return the report.
 
-    `costs` adds the latencies in all runtimes that are installed, `reasons` explanations of a few mistakes and hits;
-    what one of these added to the same weights before stays. `notify` is told what takes long before it begins.
+    `costs` adds the latencies in all installed runtimes, `reasons` explanations of a few errors and hits; what either
+    added to the same weights before stays. `notify` is called with a line before anything that takes long.
     Nothing but these three files changes. Raises UsageError for a folder that is not a finished run's, DataError where
     the data are not those any more that the model was trained on, and RunExistsError where another process is at work
     in the folder.
     """
     out = Path(folder)
-    check_run(out)
+    _check_run(out)
     with hold(out):
         artifact = load_artifact(out)
         known = _read_facts(out, artifact)
         source = artifact.config.provenance.data.source
         dataset, _, _ = find_split(artifact, source, "test", data_root=data_root)
-        dataset = dataclasses.replace(dataset, notes=read_notes(known, dataset.notes))
+        dataset = dataclasses.replace(dataset, notes=_read_notes(known, dataset.notes))
         history, layer_stats = load_history(out / HISTORY_FILE), load_layer_stats(out / LAYER_STATS_FILE)
-        log = read_log(known, TrainingLog(layer_stats, diagnose_run(history, layer_stats, dataset), load_energy(out)))
+        log = _read_log(known, TrainingLog(layer_stats, diagnose_run(history, layer_stats, dataset), load_energy(out)))
         report, _ = report_on(
             artifact,
             dataset,
-            answer_known(artifact, dataset, "val"),
+            predict_split(artifact, dataset, "val"),
             history=history,
             log=log,
             settings=read_settings(out / RUN_CONFIG_FILE),
@@ -86,7 +86,7 @@ def update_report(
     return report
 
 
-def check_run(folder: Path) -> None:
+def _check_run(folder: Path) -> None:
     """Raise UsageError for a folder whose report cannot be written anew: one that no finished training has written."""
     if not holds_run(folder) or not (folder / HISTORY_FILE).is_file():
         found = "a compressed model, whose report is complete" if (folder / "model.fnet").is_file() else "none"
@@ -96,7 +96,7 @@ def check_run(folder: Path) -> None:
 def report_on(
     artifact: Artifact,
     dataset: Dataset,
-    val_answers: Answers,
+    val_answers: SplitLogits,
     *,
     history: Sequence[EpochRow],
     log: TrainingLog,
@@ -105,8 +105,8 @@ def report_on(
     latencies: Mapping[Runtime, Latency] | None = None,
     learned: Prepared | None = None,
     notify: Notify = lambda line: None,
-) -> tuple[ModelReport, Answers]:
-    """Evaluate a trained network from raw samples; return all that its report says, and its answers on the test split.
+) -> tuple[ModelReport, SplitLogits]:
+    """Evaluate a trained network from raw samples; return its report, and its logits on the test split.
 
     `val_answers` are those on the validation split; `latencies` those that are known already. Baselines are fitted to
     `learned`, the training samples; without them they are those of the `log`.
@@ -117,26 +117,26 @@ def report_on(
     if learned is not None:
         log = add_baselines(log, artifact, learned, val_answers, answers)
     if extras.costs:
-        latencies = time_all(artifact, notify)
-    report = describe_model(
+        latencies = _time_all(artifact, notify)
+    report = build_report(
         artifact,
         history,
         val,
         test,
         answers=answers,
-        calibration=describe_calibration(artifact, val_answers, answers),
+        calibration=measure_calibration(artifact, val_answers, answers),
         log=log,
         settings=settings,
         latencies=latencies,
-        reasons=explain_some(artifact, answers, notify) if extras.reasons else None,
+        reasons=_explain_some(artifact, answers, notify) if extras.reasons else None,
     )
     return report, answers
 
 
 def add_baselines(
-    log: TrainingLog, artifact: Artifact, learned: Prepared, val_answers: Answers, answers: Answers
+    log: TrainingLog, artifact: Artifact, learned: Prepared, val_answers: SplitLogits, answers: SplitLogits
 ) -> TrainingLog:
-    """Return what is known of a run with the baselines on the test split, fitted to `learned`.
+    """Return the training log with the baselines on the test split, fitted to `learned`.
 
     Where the linear model is as good on the validation split, that is a diagnosis of a network.
     """
@@ -153,7 +153,7 @@ def add_baselines(
     return dataclasses.replace(log, diagnoses=(*log.diagnoses, found)) if found else log
 
 
-def time_all(artifact: Artifact, notify: Notify) -> Mapping[Runtime, Latency]:
+def _time_all(artifact: Artifact, notify: Notify) -> Mapping[Runtime, Latency]:
     """Return the latencies in all runtimes that are installed."""
     from falconet.exporters.timing import describe_plan, time_runtimes
 
@@ -161,8 +161,8 @@ def time_all(artifact: Artifact, notify: Notify) -> Mapping[Runtime, Latency]:
     return time_runtimes(artifact)
 
 
-def explain_some(artifact: Artifact, answers: Answers, notify: Notify) -> Any:
-    """Return explanations of a few answers."""
+def _explain_some(artifact: Artifact, answers: SplitLogits, notify: Notify) -> Any:
+    """Return explanations of a few predictions."""
     from falconet.explanation.reasons import CASES, find_reasons
 
     notify(f"explaining {2 * CASES} answers of the test split: some seconds, longer for large networks")
@@ -170,10 +170,10 @@ def explain_some(artifact: Artifact, answers: Answers, notify: Notify) -> Any:
 
 
 def save_report(artifact: Artifact, report: ModelReport, out: Path, dataset: Dataset) -> None:
-    """Write a model with the three files that speak of it, in one step."""
+    """Write a model with its three reports, in one step."""
     title = f"{report.name} on {short_name(dataset.source)}"
     texts = {
-        METRICS_FILE: format_json(list_facts(report)),
+        _METRICS_FILE: format_json(list_facts(report)),
         "report.html": render_html([report], title),
         "README.md": render_card(report),
     }
@@ -181,7 +181,7 @@ def save_report(artifact: Artifact, report: ModelReport, out: Path, dataset: Dat
 
 
 def list_facts(report: ModelReport) -> dict[str, Any]:
-    """Return what `metrics.json` holds: `runtimes` and `reasons` only where they were asked for."""
+    """Return the content of `metrics.json`: `runtimes` and `reasons` only where they were asked for."""
     facts: dict[str, Any] = {
         "weights_sha256": report.digest,
         "params": report.params,
@@ -209,16 +209,16 @@ def list_facts(report: ModelReport) -> dict[str, Any]:
 
 
 def _read_facts(out: Path, artifact: Artifact) -> dict[str, Any]:
-    """Return what `metrics.json` says of these very weights; nothing where it is missing, damaged or of others."""
+    """Return the content of `metrics.json`; nothing where it is missing, damaged or of other weights."""
     try:
-        found = read_json(out / METRICS_FILE)
+        found = read_json(out / _METRICS_FILE)
     except ArtifactError:
         return {}
     return found if found.get("weights_sha256") == artifact.digest else {}
 
 
-def read_log(facts: Mapping[str, Any], log: TrainingLog) -> TrainingLog:
-    """Return what was seen in training with what only `metrics.json` tells of it, where that can be read."""
+def _read_log(facts: Mapping[str, Any], log: TrainingLog) -> TrainingLog:
+    """Return the training log with what only `metrics.json` holds of it, where that can be read."""
     try:
         diagnoses = tuple(from_mapping(Diagnosis, row) for row in facts["diagnoses"])
         leaderboard = tuple(from_mapping(LeaderboardRow, row) for row in facts["leaderboard"])
@@ -228,8 +228,8 @@ def read_log(facts: Mapping[str, Any], log: TrainingLog) -> TrainingLog:
     return dataclasses.replace(log, diagnoses=diagnoses, leaderboard=leaderboard, baselines=baselines)
 
 
-def read_notes(facts: Mapping[str, Any], notes: tuple[str, ...]) -> tuple[str, ...]:
-    """Return what training said of the data, such as of leaks between splits, which reading alone does not tell."""
+def _read_notes(facts: Mapping[str, Any], notes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return training's notes on the data, such as on leaks between splits, which reading alone does not give."""
     try:
         known = [str(note) for note in facts["test"]["notes"]]
     except (KeyError, TypeError):
@@ -261,6 +261,6 @@ def load_history(path: Path) -> tuple[EpochRow, ...]:
 def diagnose_run(
     history: Sequence[EpochRow], layer_stats: Sequence[LayerStats], dataset: Dataset, *, diverged: bool = False
 ) -> list[Diagnosis]:
-    """Return the diagnoses of a run, beside always predicting the validation split's most frequent class."""
+    """Return the diagnoses of a run, relative to always predicting the validation split's most frequent class."""
     labels = dataset.splits["val"].labels
     return list(diagnose(history, layer_stats, float(np.bincount(labels).max() / len(labels)), diverged=diverged))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Int64
 
 from falconet import interruption
 from falconet.artifact import (
@@ -25,17 +23,12 @@ from falconet.artifact import (
     DataOrigin,
     Provenance,
     current_versions,
-    describe_structure,
     load_artifact,
 )
-from falconet.data import Split, Unreadable
-from falconet.data.augmentation import SeriesAugmentation
+from falconet.data import Unreadable
 from falconet.data.dataset import concatenate
 from falconet.data.drawing import write_figure
-from falconet.data.files import fit_recordings
-from falconet.data.loader import Loader, hold_inputs, load_inputs
-from falconet.data.preprocessing import create_preprocess
-from falconet.data.splits import check_training_classes, unite_split
+from falconet.data.loader import load_inputs
 from falconet.errors import (
     ArtifactError,
     ConfigError,
@@ -45,56 +38,69 @@ from falconet.errors import (
     PathError,
     UsageError,
 )
-from falconet.evaluation import Answers, Evaluation, calibrate
-from falconet.evaluation.answers import predict_logits
-from falconet.evaluation.baselines import Prepared
-from falconet.inputs import add_statistics, draft_spec
+from falconet.evaluation import Evaluation, SplitLogits, calibrate
+from falconet.leaderboard import (
+    PROBE_FILE,
+    ProbeScore,
+    choose_best_row,
+    describe_row,
+    load_probe_score,
+    make_row,
+    score_probe,
+    write_leaderboard,
+    write_or_read_leaderboard,
+)
 from falconet.modalities import modality_of
-from falconet.models import create_model
 from falconet.models.forward_cost import measure_forward
 from falconet.models.info import get_model_info
-from falconet.models.layers import FitsStatistics
 from falconet.models.weights.loading import load_pretrained
-from falconet.models.weights.pretrained import Pretrained, fit_weights
+from falconet.models.weights.pretrained import Pretrained
 from falconet.planning import (
     CHECKPOINT_FOLDER,
     LEADERBOARD_FILE,
     STUDENT_FOLDER,
-    TRIAL_FILE,
-    TRIAL_FOLDER,
-    ModelConfig,
+    SYNTHETIC_FILE,
+    SYNTHETIC_FOLDER,
     Plan,
     check_again,
     holds_run,
     write_config,
 )
+from falconet.preparation import (
+    PRETRAINED_FILE,
+    DataBundle,
+    ExtraSamples,
+    Seen,
+    add_samples,
+    build,
+    find_teacher,
+    find_weights,
+    fit_statistics,
+    has_checkpoint,
+    number_groups,
+    prepare,
+    replace_batch,
+)
 from falconet.report import LeaderboardRow, ModelReport, TrainingLog
 from falconet.report.curves import draw_rates
 from falconet.reporting import HISTORY_FILE, LAYER_STATS_FILE, diagnose_run, report_on, save_report
-from falconet.schema import from_mapping, to_mapping
-from falconet.spec import (
-    InputSpec,
-    OutputSpec,
-    ResizeMode,
-)
+from falconet.schema import to_mapping
 from falconet.storage import check_held, hold, prepare_folder, read_json, remove_tree, write_json, write_text
-from falconet.tasks import TASKS
 from falconet.tasks.losses import compute_class_weights
 from falconet.training import Callback, EpochRow
-from falconet.training.checkpoints import load_checkpoint, remove_checkpoints
+from falconet.training.autotuning import find_batch_size, find_epochs, lr_range_test, measure_inference_throughput
+from falconet.training.checkpoints import remove_checkpoints
 from falconet.training.config import TrainConfig, warn_balance
 from falconet.training.diagnoses import Diagnosis, LayerStats, load_layer_stats, save_layer_stats
-from falconet.training.distillation import Teacher, can_convert
-from falconet.training.distributed import SINGLE_PROCESS, ProcessGroup, init_process_group
-from falconet.training.early_stopping import MIN_VALIDATION
+from falconet.training.distillation import Teacher
+from falconet.training.distributed import ProcessGroup, init_process_group
 from falconet.training.energy import ENERGY_FILE, load_energy, watch_energy
 from falconet.training.layer_monitor import LayerMonitor
-from falconet.training.linear_probe import Solution, find_dense_output, limit_samples
+from falconet.training.linear_probe import LinearProbe, find_linear_classifier, limit_samples
 from falconet.training.loggers import find_events
-from falconet.training.loop import MIN_LR_SCALE, FitResult, check_fit, fit, notify, solve_output
-from falconet.training.probing import find_batch_size, find_epochs, lr_range_test, measure_answers
+from falconet.training.loop import MIN_LR_SCALE, FitResult, check_fit, fit, fit_linear_probe, notify
 from falconet.training.usefulness import Outcome, diagnose_outcome
-from falconet.units import show_epochs, show_loss
+from falconet.units import format_epochs, format_loss
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -105,29 +111,29 @@ class RunResult:
     """A finished run."""
 
     out: Path
-    """Its folder."""
+    """The run's folder."""
     architecture: str
-    """A name of the registry: what was asked for, or the best of what was tried."""
+    """Name of the architecture in the registry: the requested one, or the best of the candidates."""
     epochs: int
-    """Epochs that were trained."""
+    """Number of trained epochs."""
     seconds: float
-    """From the plan to the report."""
+    """Duration from the plan to the report."""
     best_epoch: int
-    """The one whose weights were kept."""
+    """Epoch whose weights were kept, counted from 1."""
     val: Evaluation
-    """On the validation split, by which the epoch was chosen."""
+    """Evaluation on the validation split, which may have chosen the epoch."""
     test: Evaluation
-    """On the test split, by which nothing was chosen."""
+    """Evaluation on the test split, which chose nothing."""
     report: ModelReport
-    """All that `report.html` says."""
+    """Content of `report.html`."""
     unreadable: tuple[Unreadable, ...]
     """Files and rows of the source that were skipped."""
     ignored: Mapping[str, int] = field(default_factory=dict)
     """Files of the source that were no samples, counted by extension."""
 
 
-class MetricsFiles(Callback):
-    """Keeps `metrics.csv` up to date, one row an epoch, and `vitals.csv`, one for each epoch and layer."""
+class _MetricsFiles(Callback):
+    """A callback that writes `metrics.csv`, one row an epoch, and `vitals.csv`, one for each epoch and layer."""
 
     def __init__(self, out: Path, layer_monitor: LayerMonitor) -> None:
         self.out = out
@@ -152,25 +158,13 @@ class MetricsFiles(Callback):
         save_layer_stats(self.out / LAYER_STATS_FILE, self.layer_monitor.layer_stats)
 
 
-@dataclass(frozen=True, eq=False)
-class ExtraSamples:
-    """Synthetic samples that are trained on beside the real ones."""
-
-    inputs: torch.Tensor
-    """Prepared as these are; see `Loader`."""
-    labels: torch.Tensor
-    """Class numbers."""
-    answers: torch.Tensor | None = None
-    """A teacher's logits; None: there is no teacher that is asked beforehand."""
-
-
 def execute(
     plan: Plan, *, callbacks: Sequence[Callback] = (), refit: bool = False, added: ExtraSamples | None = None
 ) -> RunResult:
     """Carry out a plan; see `falconet.train`. All processes that `torchrun` has started do it together.
 
     Where samples are `added` to those of training, an epoch still takes as many steps; where they come with a teacher's
-    answers, it is asked about all samples beforehand.
+    logits, the teacher predicts all samples beforehand.
     """
     started = time.perf_counter()
     with init_process_group() as process_group, interruption.watched(), ExitStack() as held:
@@ -180,9 +174,9 @@ def execute(
             # A folder that cannot be written to is told before the data are read, which may take long.
             held.enter_context(hold(plan.out))
             check_again(plan)
-            check_teacher(plan)
+            _check_teacher(plan)
             prepare_folder(plan.out)
-        trials = try_fast_candidates(plan, callbacks) if process_group.world_size == 1 else ()
+        trials = _try_fast_candidates(plan, callbacks) if process_group.world_size == 1 else ()
         plan, weights = find_weights(plan, process_group)
         began = time.perf_counter()
         bundle = prepare(plan, weights, process_group)
@@ -194,7 +188,7 @@ def execute(
             *notes,
             f"input {size} (--set model.input_size=... changes it)",
         )
-        teacher, bundle = find_teacher(plan, bundle, beforehand=added is not None and added.answers is not None)
+        teacher, bundle = find_teacher(plan, bundle, beforehand=added is not None and added.teacher_logits is not None)
         if added is not None:
             bundle = add_samples(bundle, added, plan.config.training)
         # Before anything is measured, or a run that is to be overwritten loses what it could go on from.
@@ -202,48 +196,50 @@ def execute(
         measure_forward(model.eval(), get_model_info(model).make_blank())
         if not has_checkpoint(plan):
             fit_statistics(model, bundle.train)
-        plan, bundle, rates = autotune(plan, bundle, model, teacher, callbacks, process_group, started)
+        plan, bundle, lr_figure = autotune(plan, bundle, model, teacher, callbacks, process_group, started)
         if process_group.is_main:
-            begin(plan, weights, rates)
+            init_run_folder(plan, weights, lr_figure)
             if trials:
                 write_leaderboard(plan.out, [trial.row for trial in trials])
-        solution, probe = solve_linear_probe(plan, bundle, model, callbacks, process_group)
-        result, layer_stats = fit_monitored(plan, bundle, model, teacher, solution, callbacks, process_group)
+        solution, probe = _solve_linear_probe(plan, bundle, model, callbacks, process_group)
+        result, layer_stats = _fit_monitored(plan, bundle, model, teacher, solution, callbacks, process_group)
         if not process_group.is_main:
-            check_ending(plan, result)
-        last = _Trial(plan, weights, bundle, model, result, make_row(plan, bundle, result, probe, began))
-        kept, leaderboard = decide((*trials, last), callbacks)
+            _check_ending(plan, result)
+        last = _TrainedCandidate(
+            plan, weights, bundle, model, result, make_row(plan, len(bundle.val.labels), result, probe, began)
+        )
+        kept, leaderboard = _choose_candidate((*trials, last), callbacks)
         if process_group.is_main:
-            leaderboard = keep_leaderboard(plan, leaderboard)
+            leaderboard = write_or_read_leaderboard(plan, leaderboard)
         second = None
-        if kept.result.ending in {"completed", "early_stopped"} and (refit or is_refit(plan, process_group)):
+        if kept.result.ending in {"completed", "early_stopped"} and (refit or _is_refit(plan, process_group)):
             if process_group.is_main:
-                save_best(kept)
-            second = refit_network(kept, callbacks, process_group)
+                _save_best(kept)
+            second = _refit_network(kept, callbacks, process_group)
         done = None
         if process_group.is_main:
             seen = TrainingLog(layer_stats if kept is last else (), leaderboard=leaderboard)
-            done = finish_run(kept, seen, started, second)
+            done = _finish_run(kept, seen, started, second)
         answer = process_group.broadcast(done)
         assert answer is not None
         return answer
 
 
-def fit_monitored(
+def _fit_monitored(
     plan: Plan,
     bundle: DataBundle,
     model: torch.nn.Module,
     teacher: Teacher | None,
-    solution: Solution | None,
+    solution: LinearProbe | None,
     callbacks: Sequence[Callback],
     process_group: ProcessGroup,
 ) -> tuple[FitResult, tuple[LayerStats, ...]]:
-    """Train in a run's folder; return what it came to, and the statistics of the layers."""
+    """Train in a run's folder; return the result, and the statistics of the layers."""
     layer_monitor = LayerMonitor(load_layer_stats(plan.out / LAYER_STATS_FILE) if plan.if_exists == "resume" else ())
     watchers: Sequence[Callback] = ()
     if process_group.is_main:
         energy = watch_energy(plan.out, plan.if_exists == "resume")
-        watchers = [layer_monitor, MetricsFiles(plan.out, layer_monitor), *energy, *callbacks]
+        watchers = [layer_monitor, _MetricsFiles(plan.out, layer_monitor), *energy, *callbacks]
     result = fit(
         model,
         bundle.train,
@@ -260,8 +256,8 @@ def fit_monitored(
 
 
 @dataclass(frozen=True, eq=False)
-class _Trial:
-    """A network that was trained, and all that it takes to evaluate it."""
+class _TrainedCandidate:
+    """A trained network with all that its evaluation needs."""
 
     plan: Plan
     weights: Pretrained | None
@@ -271,10 +267,10 @@ class _Trial:
     row: LeaderboardRow
 
 
-def try_network(plan: Plan, seconds: float | None = None) -> _Trial:
-    """Train as a plan says, in memory alone; for how good a plan is, such as in a fold.
+def try_network(plan: Plan, seconds: float | None = None) -> _TrainedCandidate:
+    """Train as a plan says, in memory alone, to compare plans, such as in a fold.
 
-    Raises OutOfTimeError where the features that an output layer is solved for would take longer than `seconds`,
+    Raises OutOfTimeError where extracting the features of a linear probe would take longer than `seconds`,
     DivergedError and InterruptedRunError, and what `execute` raises for settings and data.
     """
     began = time.perf_counter()
@@ -286,9 +282,9 @@ def try_network(plan: Plan, seconds: float | None = None) -> _Trial:
         fit_statistics(model, bundle.train)
         solution = None
         if training.linear_probe and seconds is not None:
-            check_time(model, bundle, seconds)
+            _check_time(model, bundle, seconds)
         if training.linear_probe:
-            solution = solve_output(model, bundle.train, training, bundle.class_weights, bundle.families)
+            solution = fit_linear_probe(model, bundle.train, training, bundle.class_weights, bundle.groups)
         result = fit(
             model,
             bundle.train,
@@ -302,115 +298,63 @@ def try_network(plan: Plan, seconds: float | None = None) -> _Trial:
         raise DivergedError(result.message)
     if result.ending == "interrupted":
         raise InterruptedRunError(f"stopped after {len(result.history)} of {training.epochs} epochs")
-    probe = None if solution is None else describe_probe(solution)
-    return _Trial(plan, weights, bundle, model, result, make_row(plan, bundle, result, probe, began))
+    probe = None if solution is None else score_probe(solution)
+    return _TrainedCandidate(
+        plan, weights, bundle, model, result, make_row(plan, len(bundle.val.labels), result, probe, began)
+    )
 
 
-def check_time(model: torch.nn.Module, bundle: DataBundle, seconds: float) -> None:
-    """Raise OutOfTimeError where a network's features of all training and validation samples take longer than that."""
-    learned = min(len(bundle.train.labels), limit_samples(find_dense_output(model)) or len(bundle.train.labels))
+_PROBE_TIME_FRACTION = 0.5
+"""Fraction of the remaining time that extracting features for a linear probe may take; else it is left out."""
+
+
+def _check_time(model: torch.nn.Module, bundle: DataBundle, seconds: float) -> None:
+    """Raise OutOfTimeError where extracting features of training and validation samples takes longer than `seconds`."""
+    learned = min(len(bundle.train.labels), limit_samples(find_linear_classifier(model)) or len(bundle.train.labels))
     count = learned + len(bundle.val.labels)
-    needed = count / measure_answers(model, bundle.train, count / seconds)
+    needed = count / measure_inference_throughput(model, bundle.train, count / seconds)
     if needed > seconds:
         raise OutOfTimeError(
             f"its features of {count:,} samples take about {needed:,.0f} s, wanted at most {seconds:,.0f} s, which is "
-            f"{SOLVED_FRACTION:.0%} of the time that is left; --time changes it"
+            f"{_PROBE_TIME_FRACTION:.0%} of the time that is left; --time changes it"
         )
 
 
-@dataclass(frozen=True)
-class Probe:
-    """What cross-validation said of a solved output layer."""
-
-    accuracy: float | None
-    left_out: int
-    """Training samples that it is over."""
-
-
-PROBE_FILE = "linear_probe.json"
-"""Beside the checkpoints of a run whose first epoch solved its output layer: a `Probe`."""
-
-
-def describe_probe(solution: Solution) -> Probe:
-    return Probe(solution.accuracy, solution.left_out)
-
-
-def solve_linear_probe(
+def _solve_linear_probe(
     plan: Plan, bundle: DataBundle, model: torch.nn.Module, callbacks: Sequence[Callback], process_group: ProcessGroup
-) -> tuple[Solution | None, Probe | None]:
-    """Solve the output layer where a run begins with that; return it, and what cross-validation says of it.
+) -> tuple[LinearProbe | None, ProbeScore | None]:
+    """Solve the output layer where a run begins with that; return it, and its cross-validation score.
 
-    A run that goes on has it in its checkpoint. Several processes solve it each by itself, when they train.
+    A resumed run has it in its checkpoint. Of several processes, each solves it by itself in training.
     """
     training = plan.config.training
     if process_group.world_size > 1 or training.linear_probe is None:
         return None, None
     if has_checkpoint(plan):
-        return None, load_probe(plan)
+        return None, load_probe_score(plan)
     notify(callbacks, f"linear probe: features of {len(bundle.train.labels):,} samples")
-    solution = solve_output(model, bundle.train, training, bundle.class_weights, bundle.families)
-    probe = describe_probe(solution)
+    solution = fit_linear_probe(model, bundle.train, training, bundle.class_weights, bundle.groups)
+    probe = score_probe(solution)
     write_json(plan.out / CHECKPOINT_FOLDER / PROBE_FILE, to_mapping(probe))
     return solution, probe
 
 
-def load_probe(plan: Plan) -> Probe | None:
-    """Return what cross-validation said in a run that goes on; None where nothing tells of it."""
-    try:
-        return from_mapping(Probe, read_json(plan.out / CHECKPOINT_FOLDER / PROBE_FILE))
-    except (ArtifactError, UsageError):
-        return None
-
-
-def make_row(plan: Plan, bundle: DataBundle, result: FitResult, probe: Probe | None, began: float) -> LeaderboardRow:
-    """Return what a network came to, in one line."""
-    best = result.best.val_accuracy if result.best else 0.0
-    kept = probe if result.best_epoch == 1 else None
-    return LeaderboardRow(
-        plan.config.model.name,
-        kept.accuracy if kept else None,
-        best,
-        time.perf_counter() - began,
-        kept.left_out if kept else 0,
-        len(bundle.val.labels),
-    )
-
-
-def keep_leaderboard(plan: Plan, rows: tuple[LeaderboardRow, ...]) -> tuple[LeaderboardRow, ...]:
-    """Write what candidates came to into the run's folder; where none was tried, return what an ended run has there."""
-    if rows:
-        write_leaderboard(plan.out, rows)
-    return rows or (read_leaderboard(plan.out) if plan.if_exists == "resume" else ())
-
-
-def write_leaderboard(folder: Path, rows: Sequence[LeaderboardRow]) -> None:
-    """Keep what the candidates came to, so that a run that goes on knows it."""
-    write_json(folder / LEADERBOARD_FILE, {"candidates": [to_mapping(row) for row in rows]})
-
-
-def read_leaderboard(folder: Path) -> tuple[LeaderboardRow, ...]:
-    """Return what the candidates of an ended run came to; nothing where it had none, or nothing tells of them."""
-    try:
-        rows = tuple(from_mapping(LeaderboardRow, row) for row in read_json(folder / LEADERBOARD_FILE)["candidates"])
-    except (ArtifactError, UsageError, KeyError, TypeError):
-        return ()
-    return rows if any(row.kept for row in rows) else ()
-
-
-def try_fast_candidates(plan: Plan, callbacks: Sequence[Callback]) -> tuple[_Trial, ...]:
-    """Try the candidates that take seconds, each in memory, and tell what each comes to; without those that diverge."""
+def _try_fast_candidates(plan: Plan, callbacks: Sequence[Callback]) -> tuple[_TrainedCandidate, ...]:
+    """Train the candidates that take seconds in memory, with a note about each; those that diverge are left out."""
     trials = []
     started = time.perf_counter()
-    for config in plan.solved:
+    for config in plan.probe_candidates:
         left = None
         # A run that goes on tries what it tried when it began, whatever time there is now.
         if plan.seconds is not None and plan.if_exists != "resume":
-            left = SOLVED_FRACTION * (plan.seconds - (time.perf_counter() - started))
+            left = _PROBE_TIME_FRACTION * (plan.seconds - (time.perf_counter() - started))
         if left is not None and left <= 0:
             notify(callbacks, f"candidate {config.model.name} is left out: no time is left; --time changes it")
             continue
         try:
-            trial = try_network(dataclasses.replace(plan, config=config, if_exists="overwrite", solved=()), left)
+            trial = try_network(
+                dataclasses.replace(plan, config=config, if_exists="overwrite", probe_candidates=()), left
+            )
         except (DivergedError, OutOfTimeError) as error:
             notify(callbacks, f"candidate {config.model.name} is left out: {error}")
             continue
@@ -419,20 +363,12 @@ def try_fast_candidates(plan: Plan, callbacks: Sequence[Callback]) -> tuple[_Tri
     return tuple(trials)
 
 
-SOLVED_FRACTION = 0.5
-"""Of the time that is left: a candidate that is to take seconds is left out where its features take more than that."""
+def _choose_candidate(
+    trials: Sequence[_TrainedCandidate], callbacks: Sequence[Callback]
+) -> tuple[_TrainedCandidate, tuple[LeaderboardRow, ...]]:
+    """Return the best candidate, and the leaderboard; make the run's folder its own.
 
-
-def describe_row(row: LeaderboardRow) -> str:
-    """Return what a network came to, in words."""
-    left_out = "" if row.cross_validated is None else f", {row.cross_validated:.2%} by cross-validation"
-    return f"{row.model}: validation {row.val_accuracy:.2%}{left_out}, in {row.seconds:.1f} s"
-
-
-def decide(trials: Sequence[_Trial], callbacks: Sequence[Callback]) -> tuple[_Trial, tuple[LeaderboardRow, ...]]:
-    """Return the network that is kept, and what all came to; see that the folder speaks of it.
-
-    Where the last one was interrupted it is that one, which may yet come to more.
+    An interrupted last candidate is kept, since it may become better.
     """
     last = trials[-1]
     if len(trials) == 1 or last.result.ending == "interrupted":
@@ -440,57 +376,24 @@ def decide(trials: Sequence[_Trial], callbacks: Sequence[Callback]) -> tuple[_Tr
     notify(callbacks, f"candidate {describe_row(last.row)}")
     kept = trials[choose_best_row([trial.row for trial in trials])]
     if kept is not last:
-        promote(kept)
+        _promote(kept)
     notify(callbacks, f"kept: {kept.row.model}")
     return kept, tuple(dataclasses.replace(trial.row, kept=trial is kept) for trial in trials)
 
 
-def choose_best_row(rows: Sequence[LeaderboardRow]) -> int:
-    """Return the position of the network that is kept.
-
-    Of those whose output layer was solved it is the one that answers most samples right that it did not learn from; of
-    equals the first one. Only validation samples tell how good the others are, which were chosen by these besides, so
-    that one of them is kept where it is ahead on these by more than its standard error (Breiman, Friedman, Olshen,
-    Stone: Classification and regression trees. 1984, section 3.4.3). Where these are few, it must be ahead so far of
-    what the solved one comes to on all those samples, too.
-    """
-    solved = [position for position, row in enumerate(rows) if row.cross_validated is not None]
-    trained = [position for position, row in enumerate(rows) if row.cross_validated is None]
-    if not solved or not trained:
-        return max(range(len(rows)), key=lambda position: rows[position].accuracy)
-    simple = max(solved, key=lambda position: rows[position].accuracy)
-    best = max(trained, key=lambda position: rows[position].val_accuracy)
-    accuracy = rows[best].val_accuracy
-    ahead = accuracy - rows[simple].val_accuracy
-    if rows[best].validated < MIN_VALIDATION:
-        ahead = min(ahead, accuracy - rows[simple].accuracy)
-    return best if ahead > standard_error(rows[best]) else simple
-
-
-def standard_error(row: LeaderboardRow) -> float:
-    """Return that of a validation accuracy, with one right and one wrong answer added: all right is no certainty."""
-    rate = (row.val_accuracy * row.validated + 1) / (row.validated + 2)
-    return math.sqrt(rate * (1 - rate) / (row.validated + 2))
-
-
-def promote(trial: _Trial) -> None:
-    """Let a run's folder speak of another network than the one that was trained last."""
+def _promote(trial: _TrainedCandidate) -> None:
+    """Write a candidate's configuration and history into the run's folder, in place of the last one's."""
     remove_checkpoints(trial.plan.out / CHECKPOINT_FOLDER)
     write_config(trial.plan)
-    files = MetricsFiles(trial.plan.out, LayerMonitor())
+    files = _MetricsFiles(trial.plan.out, LayerMonitor())
     files.on_start(trial.plan.config.training.epochs, len(trial.bundle.train), trial.result.history)
     save_layer_stats(trial.plan.out / LAYER_STATS_FILE, ())
 
 
-def has_checkpoint(plan: Plan) -> bool:
-    """Whether a run goes on from a checkpoint."""
-    return plan.if_exists == "resume" and load_checkpoint(plan.out / CHECKPOINT_FOLDER) is not None
-
-
 def sync_plan(plan: Plan, process_group: ProcessGroup) -> Plan:
-    """Return the plan as the main process has it: others may not see the folder of a run that goes on.
+    """Return the main process's plan: others may not see the folder of a resumed run.
 
-    Raises ConfigError where the main process reads its data in another way, which was done already.
+    Raises ConfigError where the main process reads its data differently, since they were read already.
     """
     facts = plan.config, plan.recipe, plan.if_exists, plan.autotune, plan.seconds
     config, recipe, if_exists, autotune, seconds = process_group.broadcast(facts)
@@ -499,6 +402,13 @@ def sync_plan(plan: Plan, process_group: ProcessGroup) -> Plan:
     return dataclasses.replace(
         plan, config=config, recipe=recipe, if_exists=if_exists, autotune=autotune, seconds=seconds
     )
+
+
+_REPORT_SECONDS = 5.0
+"""Seconds that are reserved for evaluation and report."""
+
+
+_RATES_FILE = "learning-rate.png"
 
 
 def autotune(
@@ -510,12 +420,11 @@ def autotune(
     process_group: ProcessGroup,
     started: float,
 ) -> tuple[Plan, DataBundle, Figure | None]:
-    """Measure the settings of training that a plan leaves to that; return it and its batches with them.
+    """Measure the training settings that a plan leaves open; return the plan and its data with them.
 
-    With them comes the picture of learning rates, where these were measured, which is for a folder that is known as a
-    run's.
+    The third value is the plot of the range test, where there was one, to be saved once the run's folder is set up.
     """
-    config, rates = plan.config.training, None
+    config, lr_figure = plan.config.training, None
     if "batch_size" in plan.autotune:
         make_train = partial(replace_batch, bundle.train)
         found = (
@@ -531,10 +440,10 @@ def autotune(
         )
         assert scan is not None
         config = dataclasses.replace(config, learning_rate=float(f"{scan.suggestion:.2g}"))
-        rates = draw_rates(scan.rates, scan.losses, config.learning_rate)
-        notify(callbacks, f"learning rate {config.learning_rate:g} (picture: {plan.out / RATES_FILE})")
+        lr_figure = draw_rates(scan.rates, scan.losses, config.learning_rate)
+        notify(callbacks, f"learning rate {config.learning_rate:g} (picture: {plan.out / _RATES_FILE})")
     if "epochs" in plan.autotune and plan.seconds is not None and config.epochs > 1:
-        left = max(plan.seconds - (time.perf_counter() - started) - REPORTED, 1.0)
+        left = max(plan.seconds - (time.perf_counter() - started) - _REPORT_SECONDS, 1.0)
         count = len(bundle.train.labels)
         timed = (
             find_epochs(model, bundle.train, config, count, left, bundle.class_weights, teacher)
@@ -544,118 +453,110 @@ def autotune(
         epochs, line = process_group.broadcast(timed) or (config.epochs, "")
         config = _shorten(config, epochs)
         notify(callbacks, f"time: {line} (--time changes it)")
-    return dataclasses.replace(plan, config=dataclasses.replace(plan.config, training=config)), bundle, rates
-
-
-REPORTED = 5.0
-"""Seconds that are left for evaluating and for the report."""
+    return dataclasses.replace(plan, config=dataclasses.replace(plan.config, training=config)), bundle, lr_figure
 
 
 def _shorten(config: TrainConfig, epochs: int) -> TrainConfig:
-    """Return the configuration of a shorter run."""
+    """Return the configuration of a run with fewer epochs."""
     after = config.unfreeze_after
     return dataclasses.replace(config, epochs=epochs, unfreeze_after=after if after and after < epochs else None)
 
 
-RATES_FILE = "learning-rate.png"
+_TEACHER_FILE = "teacher.json"
+"""File in the folder of a run with a hash of its teacher's weights, since others may replace them."""
 
 
-def replace_batch(train: Loader, batch_size: int) -> Loader:
-    """Return the same samples in batches of another size."""
-    return dataclasses.replace(train, batch_size=batch_size)
+_REFIT_FOLDER = f"{CHECKPOINT_FOLDER}/refit"
+"""Folder of the checkpoints of a refit on training and validation samples; a run with some is refit when resumed."""
 
 
-def begin(plan: Plan, weights: Pretrained | None, rates: Figure | None) -> None:
+def init_run_folder(plan: Plan, weights: Pretrained | None, lr_figure: Figure | None) -> None:
     """Write a run's configuration into its folder, in place of a run that is to be overwritten.
 
-    What else of published weights than what is trained decides how samples are seen stands beside the checkpoints.
+    The preprocessing of published weights is kept beside the checkpoints.
     """
     check_held(plan.out)
     if plan.if_exists != "resume":
-        remove_others(plan.out)
+        _remove_others(plan.out)
     if plan.if_exists == "overwrite":
         # The old model stays until the new run has weights to put in its place.
         remove_checkpoints(plan.out / CHECKPOINT_FOLDER)
-        remove_checkpoints(plan.out / REFIT_FOLDER)
+        remove_checkpoints(plan.out / _REFIT_FOLDER)
     if plan.if_exists != "resume":
         for path in (plan.out / ENERGY_FILE, *find_events(plan.out)):
             path.unlink(missing_ok=True)
-        for name in (RATES_FILE, LEADERBOARD_FILE, TRIAL_FILE, TEACHER_FILE):
+        for name in (_RATES_FILE, LEADERBOARD_FILE, SYNTHETIC_FILE, _TEACHER_FILE):
             (plan.out / name).unlink(missing_ok=True)
     if plan.config.model.teacher is not None:
         digest = load_artifact(plan.config.model.teacher).digest
-        write_json(plan.out / TEACHER_FILE, {"weights_sha256": digest})
+        write_json(plan.out / _TEACHER_FILE, {"weights_sha256": digest})
     write_config(plan)
-    if rates is not None:
-        write_figure(rates, plan.out / RATES_FILE)
+    if lr_figure is not None:
+        write_figure(lr_figure, plan.out / _RATES_FILE)
     prepare_folder(plan.out / CHECKPOINT_FOLDER)
     if weights is not None:
         seen = Seen(weights.mean, weights.std, weights.size, weights.vocabulary, weights.resize_mode)
         write_json(plan.out / CHECKPOINT_FOLDER / PRETRAINED_FILE, to_mapping(seen))
 
 
-def remove_others(out: Path) -> None:
-    """Remove the runs within a run's folder, which learned from a model that another takes the place of.
+def _remove_others(out: Path) -> None:
+    """Remove the runs within a run's folder, which learned from a model that is replaced.
 
-    A folder of such a name that holds no run is somebody's own. Raises RunExistsError where a process is at work there.
+    A folder of such a name without a run is left alone. Raises RunExistsError where a process is at work there.
     """
-    for folder in (out / STUDENT_FOLDER, out / TRIAL_FOLDER):
+    for folder in (out / STUDENT_FOLDER, out / SYNTHETIC_FOLDER):
         if holds_run(folder):
             with hold(folder):
                 remove_tree(folder)
 
 
-TEACHER_FILE = "teacher.json"
-"""In the folder of a run with a teacher: of which weights that one was, since others may take their place."""
-
-
 def read_teacher(out: Path) -> str | None:
-    """Return the SHA-256 of the weights that taught the run in a folder; None where nothing tells."""
+    """Return the SHA-256 of the weights of a run's teacher; None where it is unknown."""
     try:
-        found = read_json(out / TEACHER_FILE).get("weights_sha256")
+        found = read_json(out / _TEACHER_FILE).get("weights_sha256")
     except ArtifactError:
         return None
     return found if isinstance(found, str) else None
 
 
-def check_teacher(plan: Plan) -> None:
-    """Raise UsageError where a run that goes on has a teacher with other weights than when it began."""
+def _check_teacher(plan: Plan) -> None:
+    """Raise UsageError where a resumed run has a teacher with other weights than when it began."""
     teacher = plan.config.model.teacher
     if teacher is None or plan.if_exists != "resume" or (begun := read_teacher(plan.out)) is None:
         return
     if load_artifact(teacher).digest != begun:
         raise UsageError(
-            f"--resume goes on as the run in {plan.out} began, but its teacher, {teacher}, has other weights now: "
-            "start anew with --overwrite"
+            f"if_exists='resume' goes on as the run in {plan.out} began, but its teacher, {teacher}, has other weights "
+            "now: start anew with if_exists='overwrite'"
         )
 
 
-REFIT_FOLDER = f"{CHECKPOINT_FOLDER}/refit"
-"""Checkpoints of a second fit, on training and validation samples; a run with some is refit when it goes on."""
-
-
-def is_refit(plan: Plan, process_group: ProcessGroup) -> bool:
-    """Whether a run that goes on had begun to be refit."""
-    begun = plan.if_exists == "resume" and any((plan.out / REFIT_FOLDER).glob("epoch-*.json"))
+def _is_refit(plan: Plan, process_group: ProcessGroup) -> bool:
+    """Whether a resumed run had begun to be refit."""
+    begun = plan.if_exists == "resume" and any((plan.out / _REFIT_FOLDER).glob("epoch-*.json"))
     return bool(process_group.broadcast(begun if process_group.is_main else None))
 
 
-class RefitProgress(Callback):
-    """Tells those who watched a run how far its second fit is; its epochs are none of the run's own."""
+class _RefitProgress(Callback):
+    """A callback that reports the progress of a refit to the run's callbacks, without its epochs."""
 
     def __init__(self, callbacks: Sequence[Callback], epochs: int) -> None:
         self.callbacks, self.epochs = callbacks, epochs
 
     def on_epoch(self, row: EpochRow, best: bool) -> None:
-        notify(self.callbacks, f"refit: epoch {row.epoch} of {self.epochs}, training loss {show_loss(row.train_loss)}")
+        notify(
+            self.callbacks, f"refit: epoch {row.epoch} of {self.epochs}, training loss {format_loss(row.train_loss)}"
+        )
 
 
-def refit_network(kept: _Trial, callbacks: Sequence[Callback], process_group: ProcessGroup) -> torch.nn.Module:
+def _refit_network(
+    kept: _TrainedCandidate, callbacks: Sequence[Callback], process_group: ProcessGroup
+) -> torch.nn.Module:
     """Return a network trained anew on training and validation samples, for as many epochs as a run kept.
 
-    All else is as in the run: initial weights, settings, and what inputs are normalized by; the schedule is that of so
-    many epochs. No sample is left to choose an epoch, so that the last one is kept. Raises InterruptedRunError, after
-    which `--resume` goes on, and DivergedError; the model of the run is in the folder then.
+    All else is as in the run: initial weights, settings, and normalization; the schedule is that of so many epochs. No
+    sample is left to choose an epoch, so the last one is kept. Raises InterruptedRunError, after which `--resume`
+    continues, and DivergedError; the folder has the model of the run then.
     """
     plan, weights, bundle = kept.plan, kept.weights, kept.bundle
     model = plan.config.model
@@ -668,16 +569,18 @@ def refit_network(kept: _Trial, callbacks: Sequence[Callback], process_group: Pr
         concatenate([plan.dataset.splits[name] for name in ("train", "val")]), bundle.spec, bundle.tokenizer
     )
     labels = torch.from_numpy(pool.split.labels)
-    notify(callbacks, f"refit: {len(labels):,} training and validation samples, {show_epochs(epochs)}")
+    notify(callbacks, f"refit: {len(labels):,} training and validation samples, {format_epochs(epochs)}")
     network, _ = build(model, bundle.spec, bundle.output, training.seed, weights)
-    train = dataclasses.replace(bundle.train, inputs=pool.inputs, labels=labels, answers=None, limit=None)
+    train = dataclasses.replace(bundle.train, inputs=pool.inputs, labels=labels, teacher_logits=None, limit=None)
     weighed = compute_class_weights(labels, bundle.output.num_outputs, training)
-    families = number_families(pool.split)
-    bundle = dataclasses.replace(bundle, train=train, rows=pool.kept, class_weights=weighed, families=families, made=0)
+    groups = number_groups(pool.split)
+    bundle = dataclasses.replace(
+        bundle, train=train, rows=pool.kept, class_weights=weighed, groups=groups, num_synthetic=0
+    )
     teacher, bundle = find_teacher(plan, bundle, ("train", "val"))
     fit_statistics(network, bundle.train)
     if process_group.is_main:
-        prepare_folder(plan.out / REFIT_FOLDER)
+        prepare_folder(plan.out / _REFIT_FOLDER)
     second = fit(
         network,
         bundle.train,
@@ -685,53 +588,57 @@ def refit_network(kept: _Trial, callbacks: Sequence[Callback], process_group: Pr
         training,
         class_weights=bundle.class_weights,
         teacher=teacher,
-        callbacks=[RefitProgress(callbacks, epochs)] if process_group.is_main else (),
-        checkpoints=plan.out / REFIT_FOLDER,
+        callbacks=[_RefitProgress(callbacks, epochs)] if process_group.is_main else (),
+        checkpoints=plan.out / _REFIT_FOLDER,
         process_group=process_group,
     )
     before = f"the model of the run before it, of epoch {epochs}, is in {plan.out}"
     if second.ending == "diverged":
-        raise DivergedError(f"refit: {second.message}; {before}; try a lower training.learning_rate")
+        raise DivergedError(f"in the refit: {second.message}; {before}; try a lower training.learning_rate")
     if second.ending == "interrupted":
         done = len(second.history)
-        raise InterruptedRunError(f"stopped after {done} of {epochs} epochs of the refit; {before}; --resume goes on")
+        raise InterruptedRunError(
+            f"stopped after {done} of {epochs} epochs of the refit; {before}; if_exists='resume' goes on"
+        )
     return network
 
 
-def save_best(kept: _Trial) -> Artifact:
-    """Return the artifact of a run's kept epoch, and see that the folder holds it."""
-    artifact = make_artifact(kept.plan, kept.bundle, kept.result, copy_weights(kept.model))
+def _save_best(kept: _TrainedCandidate) -> Artifact:
+    """Return the artifact of a run's kept epoch, and save it unless the folder has it already."""
+    artifact = make_artifact(kept.plan, kept.bundle, kept.result, _copy_weights(kept.model))
     # What is there of the same weights says more: their temperature, and how they were evaluated.
-    if kept.result.best_epoch and not is_kept(artifact, kept.plan.out):
+    if kept.result.best_epoch and not _is_kept(artifact, kept.plan.out):
         artifact.save(kept.plan.out)
     return artifact
 
 
-def copy_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+def _copy_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def finish_run(kept: _Trial, seen: TrainingLog, started: float, second: torch.nn.Module | None = None) -> RunResult:
-    """Save and evaluate what was trained; raise where training ended before its time.
+def _finish_run(
+    kept: _TrainedCandidate, seen: TrainingLog, started: float, second: torch.nn.Module | None = None
+) -> RunResult:
+    """Save and evaluate the trained network; raise where training ended early.
 
-    `second` is what is kept instead where the run was refit: it has the first fit's temperature and validation figures.
+    `second` is the refit that is kept instead: it has the first fit's temperature and validation figures.
     """
     plan, bundle, result = kept.plan, kept.bundle, kept.result
-    artifact = save_best(kept)
+    artifact = _save_best(kept)
     diagnoses = diagnose_run(result.history, seen.layer_stats, plan.dataset, diverged=result.ending == "diverged")
-    check_ending(plan, result, diagnoses)
+    _check_ending(plan, result, diagnoses)
     artifact, answers = calibrate(artifact, plan.dataset)
-    diagnoses += diagnose_outcome(describe_outcome(plan, bundle, answers, result.best_epoch))
+    diagnoses += diagnose_outcome(_describe_outcome(plan, bundle, answers, result.best_epoch))
     if second is not None:
         provenance = dataclasses.replace(artifact.config.provenance, refit=True)
         config = dataclasses.replace(artifact.config, provenance=provenance)
-        artifact = Artifact(config, copy_weights(second), bundle.tokenizer)
+        artifact = Artifact(config, _copy_weights(second), bundle.tokenizer)
     log = dataclasses.replace(seen, diagnoses=tuple(diagnoses), energy=load_energy(plan.out))
     return evaluate_run(plan, artifact, answers, result, log, bundle, started)
 
 
-def describe_outcome(plan: Plan, bundle: DataBundle, answers: Answers, epoch: int) -> Outcome:
-    """Return what a model's use is evaluated by: its answers to validation samples, and what it was trained on."""
+def _describe_outcome(plan: Plan, bundle: DataBundle, answers: SplitLogits, epoch: int) -> Outcome:
+    """Return the outcome for the diagnoses of usefulness: predictions on validation samples, and training data."""
     dataset, training = plan.dataset, plan.config.training
     has_sides = modality_of(bundle.spec).axes == 2
     return Outcome(
@@ -746,262 +653,12 @@ def describe_outcome(plan: Plan, bundle: DataBundle, answers: Answers, epoch: in
     )
 
 
-def is_kept(artifact: Artifact, folder: Path) -> bool:
-    """Whether a run's folder holds these very weights already, as that of a finished run that is gone on with."""
+def _is_kept(artifact: Artifact, folder: Path) -> bool:
+    """Whether a run's folder has these weights already, as after resuming a finished run."""
     try:
         return load_artifact(folder).digest == artifact.digest
     except (PathError, ArtifactError):
         return False
-
-
-PRETRAINED_FILE = "pretrained.json"
-"""Beside the checkpoints of a run that began with published weights: how samples are seen, as `Seen` says."""
-
-
-@dataclass(frozen=True)
-class Seen:
-    """How samples are seen by a network with published weights."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    size: tuple[int, ...] | None
-    vocabulary: tuple[str, ...] | None = None
-    resize_mode: ResizeMode = "stretch"
-    """Runs of before, which do not say it, scaled so."""
-
-
-def find_weights(plan: Plan, process_group: ProcessGroup = SINGLE_PROCESS) -> tuple[Plan, Pretrained | None]:
-    """Return published weights where the plan asks for some, and the plan with the options that go with them.
-
-    A run that goes on from a checkpoint, which holds all weights, asks for them no more: they come without tensors.
-    """
-    model = plan.config.model
-    if model.pretrained is None:
-        return plan, None
-    seen = process_group.broadcast(load_pretrained_input(plan) if process_group.is_main else None)
-    if seen is not None:
-        # The options are in the stored configuration.
-        kept = Pretrained(model.name, {}, "checkpoint", mean=seen.mean, std=seen.std, size=seen.size)
-        return plan, dataclasses.replace(kept, vocabulary=seen.vocabulary, resize_mode=seen.resize_mode)
-    weights = load_pretrained(model.name, model.pretrained)
-    model = dataclasses.replace(model, options={**weights.options, **model.options})
-    return dataclasses.replace(plan, config=dataclasses.replace(plan.config, model=model)), weights
-
-
-def load_pretrained_input(plan: Plan) -> Seen | None:
-    """Return how a run that can go on from a checkpoint sees its samples; None for all others."""
-    folder = plan.out / CHECKPOINT_FOLDER
-    if plan.if_exists != "resume" or load_checkpoint(folder) is None:
-        return None
-    try:
-        return from_mapping(Seen, read_json(folder / PRETRAINED_FILE))
-    except (ArtifactError, UsageError):
-        return None
-
-
-def find_teacher(
-    plan: Plan, bundle: DataBundle, names: Sequence[str] = ("train",), *, beforehand: bool = False
-) -> tuple[Teacher | None, DataBundle]:
-    """Return the trained network that the plan names as teacher, or a bundle with its answers.
-
-    It answers batch by batch where it can be given a student's input: of images, and where both see the same. Else, as
-    with another tokenizer, and wherever answers are wanted `beforehand`, it is asked once about the samples of the
-    splits `names` as they are; those that it cannot read are left out. Either way answers are the network's outputs,
-    which no temperature has been fitted to. Raises ConfigError where it cannot teach this student.
-    """
-    folder, training = plan.config.model.teacher, plan.config.training
-    if folder is None:
-        return None, bundle
-    artifact = load_artifact(folder)
-    spec = artifact.config.input
-    if artifact.config.output != bundle.output:
-        wanted, found = list(bundle.output.labels), list(artifact.config.output.labels)
-        raise ConfigError(f"model.teacher: wanted one that knows the classes {wanted}, found {found}")
-    if answers_batches(artifact, bundle) and not beforehand:
-        return Teacher(artifact.model, artifact.preprocess, create_preprocess(bundle.spec, bundle.tokenizer)), bundle
-    if training.feature_weight:
-        raise ConfigError("training.feature_weight: wanted 0 with a teacher of another input, found more")
-    augmentation = bundle.train.augmentation
-    if isinstance(augmentation, SeriesAugmentation) and augmentation.barycenter:
-        raise ConfigError("augmentation.barycenter: wanted 0 with a teacher of another input, found more")
-    split = concatenate([plan.dataset.splits[name] for name in names]).take(bundle.rows)
-    logits, reasons = predict_logits(uncalibrate(artifact), fit_recordings(split.samples, spec))
-    if reasons:
-        kept = np.setdiff1d(np.arange(len(split)), list(reasons)).astype(np.int64)
-        lost = tuple(Unreadable(split.samples.name(index), reason) for index, reason in reasons.items())
-        check_training_classes(plan.dataset, split.take(kept))
-        bundle = dataclasses.replace(keep_samples(bundle, kept, training), unreadable=(*bundle.unreadable, *lost))
-    return None, dataclasses.replace(bundle, train=dataclasses.replace(bundle.train, answers=torch.from_numpy(logits)))
-
-
-def answers_batches(artifact: Artifact, bundle: DataBundle) -> bool:
-    """Whether a teacher can be given its student's input."""
-    same = (artifact.config.input, artifact.tokenizer) == (bundle.spec, bundle.tokenizer)
-    other = artifact.config.input.kind != bundle.spec.kind  # Which is refused.
-    return same or other or can_convert(artifact.preprocess, bundle.train.preprocess)
-
-
-def check_synthetic(plan: Plan, bundle: DataBundle) -> None:
-    """Raise ConfigError where a run has a teacher that cannot answer about samples made for the student's input."""
-    folder = plan.config.model.teacher
-    if folder is not None and not answers_batches(load_artifact(folder), bundle):
-        raise ConfigError(
-            f"--synthetic: wanted a teacher that is given what its student is, found one of another input, {folder}, "
-            "which cannot answer about synthetic samples; leave out --synthetic or --teacher"
-        )
-
-
-def uncalibrate(artifact: Artifact) -> Artifact:
-    """Return a model whose logits are the outputs of its network."""
-    return dataclasses.replace(artifact, config=dataclasses.replace(artifact.config, calibration_temperature=1.0))
-
-
-def keep_samples(bundle: DataBundle, kept: Int64[np.ndarray, " kept"], config: TrainConfig) -> DataBundle:
-    """Return a bundle with some of the training samples."""
-    rows = torch.from_numpy(kept)
-    labels = bundle.train.labels[rows]
-    train = dataclasses.replace(bundle.train, inputs=hold_inputs(bundle.train.inputs)[rows], labels=labels)
-    weights = compute_class_weights(labels, bundle.output.num_outputs, config)
-    families = None if bundle.families is None else bundle.families[rows]
-    return dataclasses.replace(bundle, train=train, class_weights=weights, rows=bundle.rows[kept], families=families)
-
-
-@dataclass(frozen=True, eq=False)
-class DataBundle:
-    """What a network is trained on."""
-
-    spec: InputSpec
-    output: OutputSpec
-    tokenizer: str | None
-    train: Loader
-    val: Loader
-    class_weights: torch.Tensor | None
-    unreadable: tuple[Unreadable, ...]
-    """Training and validation samples that were left out."""
-    rows: Int64[np.ndarray, " real"]
-    """Where the training samples stand in their split."""
-    families: torch.Tensor | None = None
-    """A number for each training sample, that equal ones and those of a group share; None where nobody knows."""
-    made: int = 0
-    """How many training samples follow on these that are of no split."""
-
-    @property
-    def real(self) -> Prepared:
-        """The training samples that are of a split."""
-        count = len(self.train.labels) - self.made
-        # Of a file there are no made ones; see `add_samples`.
-        inputs = self.train.inputs[:count] if isinstance(self.train.inputs, torch.Tensor) else self.train.inputs
-        return Prepared(inputs, self.train.labels[:count])
-
-
-def prepare(plan: Plan, weights: Pretrained | None = None, process_group: ProcessGroup = SINGLE_PROCESS) -> DataBundle:
-    """Decode training and validation samples to the model's input; each of several processes gets its part of a batch.
-
-    Mean and std are those that go with published weights, else measured on the training samples.
-    """
-    dataset, config = plan.dataset, plan.config
-    draft, tokenizer = draft_spec(dataset, config.model, weights)
-    train, val = (load_inputs(dataset.splits[name], draft, tokenizer) for name in ("train", "val"))
-    check_training_classes(dataset, train.split)
-    spec = add_statistics(draft, train.inputs, dataset.channels, weights)
-    output = TASKS["classification"].make_output(dataset)
-    preprocess, training = create_preprocess(spec, tokenizer), config.training
-    labels = {name: torch.from_numpy(part.split.labels) for name, part in (("train", train), ("val", val))}
-    return DataBundle(
-        spec,
-        output,
-        tokenizer,
-        Loader(
-            train.inputs,
-            labels["train"],
-            preprocess,
-            split_batch(training.batch_size, process_group),
-            config.augmentation,
-            sampler=training.sampler,
-            seed=training.seed,
-            rank=process_group.rank,
-            world_size=process_group.world_size,
-            num_classes=output.num_outputs,
-        ),
-        Loader(
-            val.inputs,
-            labels["val"],
-            preprocess,
-            VALIDATED * split_batch(training.batch_size, process_group),
-            sampler="by_length",
-            rank=process_group.rank,
-            world_size=process_group.world_size,
-        ),
-        compute_class_weights(labels["train"], output.num_outputs, training),
-        (*train.unreadable, *val.unreadable),
-        train.kept,
-        number_families(train.split),
-    )
-
-
-def number_families(split: Split) -> torch.Tensor:
-    """Return a number for each sample that it shares with equal ones and with those of its group."""
-    names = split.hashes if split.groups is None else unite_split(split)
-    return torch.from_numpy(np.unique(names, return_inverse=True)[1])
-
-
-def add_samples(bundle: DataBundle, added: ExtraSamples, config: TrainConfig) -> DataBundle:
-    """Return a bundle whose epochs draw as many training samples as before, from these and made ones.
-
-    Raises ConfigError where a teacher has answered about the ones but not about the others.
-    """
-    answers = bundle.train.answers
-    if answers is not None and added.answers is not None:
-        answers = torch.cat([answers, added.answers])
-    elif answers is not None or added.answers is not None:
-        asked = "training" if added.answers is None else "made"
-        raise ConfigError(
-            f"model.teacher: wanted answers about training and synthetic samples, found some of {asked} ones"
-        )
-    inputs = torch.cat([hold_inputs(bundle.train.inputs), added.inputs])
-    labels = torch.cat([bundle.train.labels, added.labels])
-    train = dataclasses.replace(
-        bundle.train, inputs=inputs, labels=labels, limit=len(bundle.train.labels), answers=answers
-    )
-    weights = compute_class_weights(labels, bundle.output.num_outputs, config)
-    made = bundle.made + len(added.labels)
-    # What synthetic samples were made from, and so are related to, nobody knows.
-    return dataclasses.replace(bundle, train=train, class_weights=weights, families=None, made=made)
-
-
-VALIDATED = 4
-"""Times as many samples as a training step's, which keeps gradients and activations too."""
-
-
-def split_batch(batch_size: int, process_group: ProcessGroup) -> int:
-    """Return each process's part of a batch. Raises ConfigError where parts would differ."""
-    if batch_size % process_group.world_size:
-        raise ConfigError(
-            f"training.batch_size: wanted a multiple of the {process_group.world_size} processes, found {batch_size}"
-        )
-    return batch_size // process_group.world_size
-
-
-def build(
-    model: ModelConfig, spec: InputSpec, output: OutputSpec, seed: int, weights: Pretrained | None = None
-) -> tuple[torch.nn.Module, tuple[str, ...]]:
-    """Return the network with its initial weights, which follow from the seed or are published ones, and notes."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = create_model(model.name, **describe_structure(spec, output), **model.options)
-    return network, fit_weights(network, weights, output.labels) if weights and weights.state else ()
-
-
-def fit_statistics(model: torch.nn.Module, train: Loader) -> None:
-    """Show a network whose fixed features follow from training samples these, undistorted and in random order.
-
-    Each of several processes shows it all of them, so that networks stay equal.
-    """
-    if isinstance(model, FitsStatistics):
-        whole = dataclasses.replace(
-            train, augmentation=None, answers=None, sampler="shuffle", rank=0, world_size=1, limit=None
-        )
-        model.fit_statistics(inputs for inputs, _ in whole.epoch(1))
 
 
 def make_artifact(plan: Plan, bundle: DataBundle, result: FitResult, weights: dict[str, torch.Tensor]) -> Artifact:
@@ -1025,7 +682,7 @@ def make_artifact(plan: Plan, bundle: DataBundle, result: FitResult, weights: di
         epochs=len(result.history),
         best_epoch=result.best_epoch,
         recipe=plan.recipe,
-        refit_teacher=has_refit_teacher(plan) or None,
+        refit_teacher=_has_refit_teacher(plan) or None,
     )
     config = ArtifactConfig(
         architecture=plan.config.model.name,
@@ -1038,7 +695,7 @@ def make_artifact(plan: Plan, bundle: DataBundle, result: FitResult, weights: di
     return Artifact(config, weights, bundle.tokenizer)
 
 
-def has_refit_teacher(plan: Plan) -> bool:
+def _has_refit_teacher(plan: Plan) -> bool:
     """Whether a run's teacher was trained on the samples that validate the run."""
     if plan.config.model.teacher is None:
         return False
@@ -1046,8 +703,8 @@ def has_refit_teacher(plan: Plan) -> bool:
     return bool(origin.refit) and origin.data.fingerprint == plan.dataset.fingerprint
 
 
-def check_ending(plan: Plan, result: FitResult, diagnoses: Sequence[Diagnosis] = ()) -> None:
-    """Raise where the run ended before its time; say why, and what is kept."""
+def _check_ending(plan: Plan, result: FitResult, diagnoses: Sequence[Diagnosis] = ()) -> None:
+    """Raise an error where the run ended early, with the reason and what is kept."""
     best = result.best
     kept = (
         f"the best weights so far (epoch {best.epoch}, validation accuracy {best.val_accuracy:.2%}) are in {plan.out}"
@@ -1065,14 +722,14 @@ def check_ending(plan: Plan, result: FitResult, diagnoses: Sequence[Diagnosis] =
     if result.ending == "interrupted":
         done = len(result.history)
         raise InterruptedRunError(
-            f"stopped after {done} of {plan.config.training.epochs} epochs; {kept}; --resume goes on"
+            f"stopped after {done} of {plan.config.training.epochs} epochs; {kept}; if_exists='resume' goes on"
         )
 
 
 def evaluate_run(
     plan: Plan,
     artifact: Artifact,
-    val_answers: Answers,
+    val_answers: SplitLogits,
     result: FitResult,
     log: TrainingLog,
     bundle: DataBundle,
@@ -1080,8 +737,8 @@ def evaluate_run(
 ) -> RunResult:
     """Evaluate the artifact from raw samples and save it with `metrics.json`, report and model card, in one step.
 
-    `val_answers` are those on the validation split. The latencies in other runtimes and explanations, which take
-    longer than that, are for `falconet.reporting.update_report` to add.
+    `val_answers` are the logits on the validation split. Latencies in other runtimes and explanations, which take
+    longer, are added by `falconet.reporting.update_report`.
     """
     dataset = plan.dataset
     report, answers = report_on(

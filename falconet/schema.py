@@ -17,18 +17,18 @@ from falconet.errors import ConfigError, UnknownNameError, abridge
 _T = TypeVar("_T")
 
 TEXT_LIMIT = 1_000_000
-"""Characters of a YAML text."""
-NODE_LIMIT = 10_000
-"""Keys and values of one, an alias counting as what it stands for: a few lines can stand for more than memory holds."""
+"""Most characters of a YAML text."""
+_NODE_LIMIT = 10_000
+"""Most keys and values of a YAML text, aliases expanded: a few lines can stand for more than memory holds."""
 _DEPTH_LIMIT = 40
-DIGIT_LIMIT = 400
-"""Characters of a number in one."""
+_DIGIT_LIMIT = 400
+"""Most characters of a number in a YAML text."""
 
-TEXT_TAG, NULL_TAG, MERGE_TAG = (f"tag:yaml.org,2002:{name}" for name in ("str", "null", "merge"))
-NUMBER_TAGS = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
+_TEXT_TAG, _NULL_TAG, _MERGE_TAG = (f"tag:yaml.org,2002:{name}" for name in ("str", "null", "merge"))
+_NUMBER_TAGS = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
 
 
-class SettingsLoader(yaml.SafeLoader):
+class _SettingsLoader(yaml.SafeLoader):
     """YAML of plain values, within limits and with texts alone as keys."""
 
     def __init__(self, text: str) -> None:
@@ -36,7 +36,7 @@ class SettingsLoader(yaml.SafeLoader):
         self.count = 0
         self.depth = 0
         self.sizes: dict[yaml.Node, int] = {}
-        """Of nodes that are complete, and so may be referred to."""
+        """Number of keys and values of each complete node, which aliases may refer to."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         mark, before = self.peek_event().start_mark, self.count  # type: ignore[no-untyped-call]
@@ -48,21 +48,21 @@ class SettingsLoader(yaml.SafeLoader):
         if is_alias and node not in self.sizes:
             raise yaml.composer.ComposerError(None, None, "a value that contains itself", mark)
         self.count += self.sizes[node] if is_alias and node else 0
-        if self.count > NODE_LIMIT:
-            raise yaml.composer.ComposerError(None, None, f"more than {NODE_LIMIT:,} values", mark)
+        if self.count > _NODE_LIMIT:
+            raise yaml.composer.ComposerError(None, None, f"more than {_NODE_LIMIT:,} values", mark)
         if node is not None:
-            check_node(node)
+            _check_node(node)
             self.sizes.setdefault(node, self.count - before)
         self.depth -= 1
         return node
 
 
-def check_node(node: yaml.Node) -> None:
+def _check_node(node: yaml.Node) -> None:
     """Raise YAMLError for a number too long to be one, and for a key that is no text."""
-    if isinstance(node, yaml.ScalarNode) and node.tag in NUMBER_TAGS and len(node.value) > DIGIT_LIMIT:
-        raise yaml.composer.ComposerError(None, None, f"a number of more than {DIGIT_LIMIT} digits", node.start_mark)
+    if isinstance(node, yaml.ScalarNode) and node.tag in _NUMBER_TAGS and len(node.value) > _DIGIT_LIMIT:
+        raise yaml.composer.ComposerError(None, None, f"a number of more than {_DIGIT_LIMIT} digits", node.start_mark)
     for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-        if key.tag not in {TEXT_TAG, MERGE_TAG}:
+        if key.tag not in {_TEXT_TAG, _MERGE_TAG}:
             found = abridge(key.value) if isinstance(key, yaml.ScalarNode) else f"a {key.id}"
             raise yaml.composer.ComposerError(None, None, f"wanted a name as key, found {found}", key.start_mark)
 
@@ -77,18 +77,18 @@ def parse_yaml(text: str, key: str = "") -> Any:
     try:
         if len(text) > TEXT_LIMIT:
             raise yaml.YAMLError(f"more than {TEXT_LIMIT:,} characters")
-        loader = SettingsLoader(text)
-        node = loader.get_single_node() or yaml.ScalarNode(NULL_TAG, "")
+        loader = _SettingsLoader(text)
+        node = loader.get_single_node() or yaml.ScalarNode(_NULL_TAG, "")
         for part in reversed(key.split(".") if key else ()):
-            node = yaml.MappingNode("tag:yaml.org,2002:map", [(yaml.ScalarNode(TEXT_TAG, part), node)])
-        keep_names(node)
+            node = yaml.MappingNode("tag:yaml.org,2002:map", [(yaml.ScalarNode(_TEXT_TAG, part), node)])
+        _keep_names(node)
         return loader.construct_document(node)
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         # Besides its own errors, the package lets through those of dates and numbers that are none.
-        raise ConfigError(f"not YAML: {describe_yaml_error(error)}") from error
+        raise ConfigError(f"not YAML: {_describe_yaml_error(error)}") from error
 
 
-def describe_yaml_error(error: Exception) -> str:
+def _describe_yaml_error(error: Exception) -> str:
     """Return what is wrong and where, in one line."""
     problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
     what = " ".join(str(problem or error).split())
@@ -96,17 +96,17 @@ def describe_yaml_error(error: Exception) -> str:
     return f"{what if len(what) <= 200 else what[:200] + '...'}{where}"
 
 
-def keep_names(root: yaml.Node) -> None:
+def _keep_names(root: yaml.Node) -> None:
     """Make texts of the names of columns in `data.columns` and `data.extra`."""
-    for data in find_values(root, "data"):
-        names = [value for columns in find_values(data, "columns") for value in _list_items(columns)]
-        names += [value for extra in find_values(data, "extra") for value in _list_items(extra)]
+    for data in _find_values(root, "data"):
+        names = [value for columns in _find_values(data, "columns") for value in _list_items(columns)]
+        names += [value for extra in _find_values(data, "extra") for value in _list_items(extra)]
         for node in names:
-            if isinstance(node, yaml.ScalarNode) and node.tag != NULL_TAG:
-                node.tag = TEXT_TAG
+            if isinstance(node, yaml.ScalarNode) and node.tag != _NULL_TAG:
+                node.tag = _TEXT_TAG
 
 
-def find_values(node: yaml.Node, key: str) -> list[yaml.Node]:
+def _find_values(node: yaml.Node, key: str) -> list[yaml.Node]:
     """Return the values of a key in a mapping."""
     items = node.value if isinstance(node, yaml.MappingNode) else ()
     return [value for name, value in items if name.value == key]
@@ -120,9 +120,9 @@ def _list_items(node: yaml.Node) -> list[yaml.Node]:
 
 
 SPARSE = "sparse"
-"""Marks, in a field's metadata, what is written only where it is not the default: files of before stay as they are."""
+"""Key in a field's metadata: it is written only where it is not the default, so that older files stay as they are."""
 KEY = "key"
-"""Names, in a field's metadata, the key that it has in files, where that is another than its name."""
+"""Key in a field's metadata for the field's name in files, where that differs from its name."""
 
 
 def from_mapping(kind: type[_T], values: Any, path: str = "") -> _T:
@@ -135,7 +135,7 @@ def from_mapping(kind: type[_T], values: Any, path: str = "") -> _T:
     if not isinstance(values, Mapping):
         raise ConfigError(f"{path or kind.__name__}: wanted a mapping of settings, found {abridge(values)}")
     hints = typing.get_type_hints(kind)
-    fields = {name_key(field): field.name for field in dataclasses.fields(kind) if field.init}  # type: ignore[arg-type]
+    fields = {_name_key(field): field.name for field in dataclasses.fields(kind) if field.init}  # type: ignore[arg-type]
     for key in values:
         if key not in fields:
             raise UnknownNameError("setting", join(path, str(key)), {join(path, name) for name in fields})
@@ -148,7 +148,7 @@ def from_mapping(kind: type[_T], values: Any, path: str = "") -> _T:
         raise ConfigError(join(path, str(error))) from error
 
 
-def name_key(field: dataclasses.Field[Any]) -> str:
+def _name_key(field: dataclasses.Field[Any]) -> str:
     """Return the key of a field in files."""
     key: str = field.metadata.get(KEY, field.name)
     return key
@@ -157,8 +157,8 @@ def name_key(field: dataclasses.Field[Any]) -> str:
 def to_mapping(value: Any) -> Any:
     """Return a dataclass as nested dicts, lists and scalars that JSON and YAML can hold."""
     if dataclasses.is_dataclass(value):
-        entries = {name_key(field): getattr(value, field.name) for field in dataclasses.fields(value)}
-        sparse = {name_key(field): field.default for field in dataclasses.fields(value) if SPARSE in field.metadata}
+        entries = {_name_key(field): getattr(value, field.name) for field in dataclasses.fields(value)}
+        sparse = {_name_key(field): field.default for field in dataclasses.fields(value) if SPARSE in field.metadata}
         return {key: to_mapping(entry) for key, entry in entries.items() if key not in sparse or entry != sparse[key]}
     if isinstance(value, Mapping):
         return {str(key): to_mapping(item) for key, item in value.items()}
@@ -195,27 +195,27 @@ def read_value(hint: Any, value: Any, path: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return from_mapping(typing.cast(type, hint), value, path)
     if origin in (typing.Union, types.UnionType):
-        return read_union(arguments, value, path)
+        return _read_union(arguments, value, path)
     if origin is typing.Literal:
         if value in arguments:
             return value
         raise ConfigError(f"{path}: wanted {' or '.join(map(str, arguments))}, found {abridge(value)}")
     if origin is tuple and isinstance(value, list | tuple):
-        return read_tuple(arguments, value, path)
+        return _read_tuple(arguments, value, path)
     if hint is Any or (origin is Mapping and isinstance(value, Mapping)):
         return value
-    return read_scalar(hint, value, path)
+    return _read_scalar(hint, value, path)
 
 
-def read_union(choices: tuple[Any, ...], value: Any, path: str) -> Any:
+def _read_union(choices: tuple[Any, ...], value: Any, path: str) -> Any:
     if value is None and type(None) in choices:
         return None
     present = [choice for choice in choices if choice is not type(None)]
-    tags = tuple(tag for choice in present for tag in list_tags(choice))
+    tags = tuple(tag for choice in present for tag in _list_tags(choice))
     if tags and isinstance(value, Mapping) and "kind" in value:
         # The tag chooses, so that an error speaks of the one that is meant.
         kind = read_value(Literal[tags], value["kind"], join(path, "kind"))
-        present = [choice for choice in present if kind in list_tags(choice)]
+        present = [choice for choice in present if kind in _list_tags(choice)]
     for choice in present[:-1]:
         try:
             return read_value(choice, value, path)
@@ -224,12 +224,12 @@ def read_union(choices: tuple[Any, ...], value: Any, path: str) -> Any:
     return read_value(present[-1], value, path)
 
 
-def list_tags(choice: Any) -> tuple[Any, ...]:
+def _list_tags(choice: Any) -> tuple[Any, ...]:
     """Return what the literal field `kind` of a dataclass may be, which tells it from others; nothing without one."""
     return typing.get_args(typing.get_type_hints(choice).get("kind")) if dataclasses.is_dataclass(choice) else ()
 
 
-def read_tuple(items: tuple[Any, ...], value: list[Any] | tuple[Any, ...], path: str) -> tuple[Any, ...]:
+def _read_tuple(items: tuple[Any, ...], value: list[Any] | tuple[Any, ...], path: str) -> tuple[Any, ...]:
     if len(items) == 2 and items[1] is Ellipsis:
         items = (items[0],) * len(value)
     if len(items) != len(value):
@@ -237,8 +237,8 @@ def read_tuple(items: tuple[Any, ...], value: list[Any] | tuple[Any, ...], path:
     return tuple(read_value(item, entry, path) for item, entry in zip(items, value, strict=True))
 
 
-def read_scalar(hint: Any, value: Any, path: str) -> Any:
-    if hint is float and is_infinite(value):
+def _read_scalar(hint: Any, value: Any, path: str) -> Any:
+    if hint is float and _is_infinite(value):
         raise ConfigError(f"{path}: wanted a finite number, found {abridge(value)}")
     try:
         # NumPy's numbers and strings become Python's own, which can be written to a file.
@@ -262,12 +262,12 @@ def check_finite_fields(config: Any) -> None:
     let an infinite value pass where there is none above, and what follows from it is NaN.
     """
     for field in dataclasses.fields(config):
-        for value in iterate_values(getattr(config, field.name)):
+        for value in _iterate_values(getattr(config, field.name)):
             if isinstance(value, Real) and not isinstance(value, Integral) and not math.isfinite(value):
                 raise ConfigError(f"{field.name}: wanted a finite number, found {value}")
 
 
-def iterate_values(value: Any) -> Iterator[Any]:
+def _iterate_values(value: Any) -> Iterator[Any]:
     """Yield what a mapping or a sequence holds, at any depth, which may be more than calls can nest; else the value."""
     waiting = [value]
     while waiting:
@@ -280,7 +280,7 @@ def iterate_values(value: Any) -> Iterator[Any]:
             yield found
 
 
-def is_infinite(value: Any) -> bool:
+def _is_infinite(value: Any) -> bool:
     """Whether a value is a number that is not finite, written as text too: no setting and no figure is one."""
     try:
         return isinstance(value, float | str) and not math.isfinite(float(value))

@@ -11,14 +11,14 @@ from typing import Any, Literal, get_args
 from falconet.errors import ConfigError, abridge
 from falconet.schema import SPARSE
 
-Kind = Literal["image", "series", "text"]
-"""What a sample is."""
+ModalityName = Literal["image", "series", "text"]
+"""Kind of a sample."""
 
 PixelType = Literal["uint8", "uint16"]
-"""Of raw images: gray levels of 0..255, or of 0..65535."""
+"""Type of raw images: gray levels of 0..255, or of 0..65535."""
 
 ResizeMode = Literal["stretch", "crop", "pad"]
-"""How an image gets the model's size.
+"""How an image is brought to the model's size.
 
 `stretch`: height and width are scaled each by itself, whatever becomes of the proportions. `crop`: both by the factor
 at which the image just covers the size, and the middle is kept. `pad`: both by the factor at which it just fits in,
@@ -26,15 +26,15 @@ black on two sides; not of the mean color, which is measured on the very images 
 """
 
 TaskName = Literal["classification"]
-"""What is asked about a sample."""
+"""Task: what is predicted for a sample."""
 
-KIND_NAMES: tuple[Kind, ...] = get_args(Kind)
+KIND_NAMES: tuple[ModalityName, ...] = get_args(ModalityName)
 
-_MAX_VALUES, MAX_RAW_VALUES = 1 << 24, 1 << 25
-"""Of one input, as a model takes it and before its spectra are computed: a few bytes of a file can ask for any size."""
+_MAX_VALUES, _MAX_RAW_VALUES = 1 << 24, 1 << 25
+"""Most values of one input, as a model takes it and before spectra are computed: a small file can ask for any size."""
 _MAX_TOKENS = 1 << 16
 FLOAT32_LEAST, FLOAT32_MOST = 2.0**-126, 2.0**127
-"""Between them, numbers that models compute with in single precision become neither 0 nor infinite."""
+"""Bounds between which numbers in single precision become neither 0 nor infinite."""
 
 
 @dataclass(frozen=True)
@@ -45,25 +45,25 @@ class ImageSpec:
     """Channels (1 or 3), height and width in pixels, as the model takes them."""
 
     mean: tuple[float, ...]
-    """Per channel, of pixels in 0..1; subtracted."""
+    """Mean per channel to subtract from pixels in 0..1."""
 
     std: tuple[float, ...]
-    """Per channel, of pixels in 0..1; divided by."""
+    """Std per channel to divide pixels in 0..1 by."""
 
     padding: int = 0
     """Pixels on each side of `shape`, filled from the image's border; the image is scaled to what lies inside."""
 
     kind: Literal["image"] = "image"
-    """Tells an ImageSpec from the others in `config.json`."""
+    """Tag of an ImageSpec in `config.json`."""
 
     dtype: PixelType = "uint8"
-    """Type of a raw sample's values; uint16 for models of deep pictures, whose samples of 8 bits are widened."""
+    """Type of a raw sample's values; uint16 for models of high-bit-depth images, for which 8-bit ones are widened."""
 
     value_range: tuple[float, float] | None = field(default=None, metadata={SPARSE: True})
-    """Black and white of pictures with more than 8 bits, scaled to all that `dtype` holds; None: of their format."""
+    """Black and white of images with more than 8 bits, scaled to all that `dtype` holds; None: those of the format."""
 
     resize_mode: ResizeMode = field(default="stretch", metadata={SPARSE: True})
-    """What becomes of an image's proportions where they are others than the model's."""
+    """How images of another aspect ratio than the model's are resized."""
 
     def __post_init__(self) -> None:
         channels, height, width = self.shape
@@ -72,10 +72,10 @@ class ImageSpec:
             raise ConfigError("value_range: wanted black and white of samples of 16 bits, found none")
         if channels not in (1, 3):
             raise ConfigError(f"shape: wanted 1 or 3 channels, found {channels}")
-        check_values(self.shape, _MAX_VALUES)
+        _check_values(self.shape, _MAX_VALUES)
         if min(height, width) <= 2 * self.padding or self.padding < 0:
             raise ConfigError(f"padding: {self.padding} pixels leave nothing of {height}x{width}")
-        check_statistics(channels, self.mean, self.std)
+        _check_statistics(channels, self.mean, self.std)
 
     @property
     def inner_size(self) -> tuple[int, int]:
@@ -92,16 +92,16 @@ class SeriesSpec:
     """Channels and steps, as the model takes them; with `bands`, rows of spectra and frames."""
 
     mean: tuple[float, ...]
-    """Per channel; subtracted."""
+    """Mean per channel to subtract."""
 
     std: tuple[float, ...]
-    """Per channel; divided by."""
+    """Std per channel to divide by."""
 
     length_mode: Literal["pad", "resample"] = "pad"
-    """How a series gets its number of steps: cut or followed by NaN, which models leave out; or stretched in time."""
+    """How a series gets its number of steps: cut or padded with NaN, which models leave out; or stretched in time."""
 
     rate: int | None = None
-    """Steps a second of recordings; others are resampled to it. None: series that have no rate."""
+    """Sampling rate in Hz, to which recordings are resampled; None: series without a rate."""
 
     bands: int | None = None
     """Mel bands of the spectra that the model sees, one spectrum for each frame (see `falconet.data.spectra`).
@@ -110,7 +110,7 @@ class SeriesSpec:
     """
 
     kind: Literal["series"] = "series"
-    """Tells a SeriesSpec from the others in `config.json`."""
+    """Tag of a SeriesSpec in `config.json`."""
 
     dtype: Literal["float32"] = "float32"
     """Type of a raw sample's values."""
@@ -120,11 +120,11 @@ class SeriesSpec:
             raise ConfigError(f"shape: wanted at least 1 channel and 1 step, found {list(self.shape)}")
         if self.rate is not None and self.rate < 1:
             raise ConfigError(f"rate: wanted 1 or more steps a second, or null, found {self.rate}")
-        check_values(self.shape, _MAX_VALUES)
+        _check_values(self.shape, _MAX_VALUES)
         if self.bands is not None:
-            check_bands(self.bands, self.rate, self.shape[0])
-            check_values(self.raw_shape, MAX_RAW_VALUES)
-        check_statistics(self.shape[0], self.mean, self.std)
+            _check_bands(self.bands, self.rate, self.shape[0])
+            _check_values(self.raw_shape, _MAX_RAW_VALUES)
+        _check_statistics(self.shape[0], self.mean, self.std)
 
     @property
     def raw_shape(self) -> tuple[int, int]:
@@ -134,12 +134,12 @@ class SeriesSpec:
 
     @property
     def window(self) -> int:
-        """Steps of a frame: 25 ms."""
+        """Steps of a frame of 25 ms."""
         return round(0.025 * (self.rate or 0))
 
     @property
     def hop(self) -> int:
-        """Steps from one frame to the next: 10 ms."""
+        """Steps from one frame to the next, 10 ms."""
         return round(0.01 * (self.rate or 0))
 
 
@@ -148,13 +148,13 @@ class TextSpec:
     """How a text becomes a model's input."""
 
     shape: tuple[int]
-    """Tokens, as the model takes them: longer texts are cut, shorter ones followed by token 0."""
+    """Number of tokens: longer texts are cut, shorter ones padded with token 0."""
 
     vocab_size: int
-    """Vocabulary size: tokens, of which 0 is padding and 1 stands for a masked one."""
+    """Vocabulary size, including token 0, the padding, and token 1, the mask."""
 
     kind: Literal["text"] = "text"
-    """Tells a TextSpec from the others in `config.json`."""
+    """Tag of a TextSpec in `config.json`."""
 
     dtype: Literal["str"] = "str"
     """Type of a raw sample."""
@@ -177,22 +177,26 @@ class ClassificationSpec:
     """Class names in the order of the logits."""
 
     task: TaskName = "classification"
-    """Tells a ClassificationSpec from those of other tasks in `config.json`."""
+    """Tag of a ClassificationSpec in `config.json`."""
 
     def __post_init__(self) -> None:
-        check_labels(self.labels)
+        _check_labels(self.labels)
 
     @property
     def num_outputs(self) -> int:
-        """How many numbers the network answers for a sample."""
+        """Number of the network's outputs for a sample."""
         return len(self.labels)
 
 
 OutputSpec = ClassificationSpec
 
 
+_RENAMED = {"margin": "padding", "fit": "length_mode"}
+"""Current names of fields of the input spec, by their names in format 1."""
+
+
 def upgrade_record(record: Mapping[str, Any], output: str = "output") -> dict[str, Any]:
-    """Return what a `config.json`, or the like, of format 1 would hold in format 2, under `output` what outputs mean.
+    """Return what a `config.json`, or the like, of format 1 would hold in format 2, the output spec under `output`.
 
     Format 1 kept the labels in the input spec and the task beside it, and had other names for padding and length mode.
     """
@@ -204,11 +208,7 @@ def upgrade_record(record: Mapping[str, Any], output: str = "output") -> dict[st
     return {**rest, "input": spec, output: meaning}
 
 
-_RENAMED = {"margin": "padding", "fit": "length_mode"}
-"""Names in the input spec of format 1, and those of today."""
-
-
-def check_values(shape: tuple[int, ...], most: int) -> None:
+def _check_values(shape: tuple[int, ...], most: int) -> None:
     """Raise ConfigError for an input of more values than `most`."""
     if math.prod(shape) > most:
         found = "x".join(map(abridge, shape))
@@ -221,7 +221,12 @@ def check_value_range(value_range: tuple[float, float] | None) -> None:
         raise ConfigError(f"value_range: wanted black and a higher white, found {list(value_range)}")
 
 
-def check_bands(bands: int, rate: int | None, rows: int) -> None:
+_MIN_RATE, HIGHEST_RATE = 1000, 96_000
+"""Range of sampling rates in Hz for spectra: below, a hundredth of a second holds too little; above, the kernels of the
+Fourier transform take hundreds of megabytes."""
+
+
+def _check_bands(bands: int, rate: int | None, rows: int) -> None:
     """Raise ConfigError unless recordings of this rate can have spectra of so many bands."""
     if rate is None or not _MIN_RATE <= rate <= HIGHEST_RATE:
         found = "series without a rate" if rate is None else f"{rate} Hz"
@@ -231,12 +236,11 @@ def check_bands(bands: int, rate: int | None, rows: int) -> None:
         raise ConfigError(f"bands: wanted 1 or more, and a divisor of the {rows} rows of shape, found {bands}")
 
 
-_MIN_RATE, HIGHEST_RATE = 1000, 96_000
-"""Steps a second below which a hundredth of a second holds too little for a spectrum, and above which the kernels of
-its Fourier transform take hundreds of megabytes."""
+_LISTED = 20
+"""Most values that an error shows."""
 
 
-def check_statistics(channels: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+def _check_statistics(channels: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
     """Raise ConfigError unless there is a finite mean and a positive std for each channel, as float32."""
     if len(mean) != channels or len(std) != channels:
         raise ConfigError(f"mean, std: wanted {channels} values each, found {len(mean)} and {len(std)}")
@@ -248,12 +252,8 @@ def check_statistics(channels: int, mean: tuple[float, ...], std: tuple[float, .
         raise ConfigError(f"std: wanted finite values above 0, found {odd[:_LISTED]}")
 
 
-def check_labels(labels: tuple[str, ...]) -> None:
+def _check_labels(labels: tuple[str, ...]) -> None:
     """Raise ConfigError unless there are at least two names, all different."""
     if len(labels) < 2 or len(set(labels)) != len(labels):
         more = f" and {len(labels) - _LISTED} more" if len(labels) > _LISTED else ""
         raise ConfigError(f"labels: wanted at least two different names, found {list(labels[:_LISTED])}{more}")
-
-
-_LISTED = 20
-"""So many values are shown in an error."""

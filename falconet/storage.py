@@ -26,19 +26,19 @@ from falconet.errors import ArtifactError, FalconetError, RunExistsError, Storag
 
 _T = TypeVar("_T")
 
-PARTIAL = ".partial"
-"""Ends the name of a file that is still being written."""
-LOCK, SWAP = ".lock", ".swap"
-"""End the hidden names of what a folder's owner holds, and of the folder of files that are to take their places."""
-PLAN_FILE, NEW_FOLDER = "plan.json", "new"
-"""In a swap's folder: which files come and go, and those that come."""
-HELD: dict[Path, tuple[int, int]] = {}
-"""Files of the locks that this process holds, and what tells each from one that another process makes there.
+_PARTIAL = ".partial"
+"""Suffix of a file that is still being written."""
+_LOCK, _SWAP = ".lock", ".swap"
+"""Suffixes of the hidden names of a folder's lock, and of the folder of files that are about to be put into place."""
+_PLAN_FILE, _NEW_FOLDER = "plan.json", "new"
+"""Contents of a swap's folder: the plan of which files come and go, and the folder of those that come."""
+_HELD: dict[Path, tuple[int, int]] = {}
+"""Files of the locks that this process holds, with their device and inode, which another process's file would not have.
 
-Each is there by its real path and by the one that it was asked for, on which a link may come to lie.
+Each is listed by its real path and by the path as given, which may later become a link.
 """
 _PATIENCE = 30.0
-"""Seconds for which a reader waits for a swap, which takes milliseconds."""
+"""Longest time in seconds that a reader waits for a swap, which takes milliseconds."""
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -46,20 +46,20 @@ def write_bytes(path: Path, content: bytes) -> None:
 
     Raises StorageError (disk full, read-only, folder gone).
     """
-    with stage(path, content) as temporary:
+    with _stage(path, content) as temporary:
         try:
             temporary.replace(path)
-            sync_folder(path.parent)
+            _sync_folder(path.parent)
         except OSError as error:
             raise storage_error(path, error) from error
 
 
 @contextmanager
-def stage(path: Path, content: bytes) -> Iterator[Path]:
+def _stage(path: Path, content: bytes) -> Iterator[Path]:
     """Write a temporary file beside `path`, which is gone in the end unless it was renamed. Raises StorageError."""
     interruption.check()
     check_held(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
     try:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,14 +79,14 @@ def replace_file(path: Path) -> Iterator[BinaryIO]:
 
     After an error it is gone, and what stood at `path` is still there. Raises StorageError.
     """
-    with stage(path, b"") as temporary:
+    with _stage(path, b"") as temporary:
         try:
             with temporary.open("wb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
-            sync_folder(path.parent)
+            _sync_folder(path.parent)
         except OSError as error:
             if isinstance(error, FalconetError):
                 raise
@@ -101,7 +101,7 @@ def write_synced(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def sync_folder(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     """Let the names in a folder reach the disk, where the system and the file system can do that. Raises OSError."""
     if not hasattr(os, "O_DIRECTORY"):
         return
@@ -123,22 +123,22 @@ def swap(folder: Path, contents: Mapping[str, bytes], removed: Iterable[str] = (
     it; RunExistsError where another process holds the folder.
     """
     interruption.check()
-    committed = folder / hide(name, SWAP)
-    staged = find_staged(committed)
+    committed = folder / _hide(name, _SWAP)
+    staged = _find_staged(committed)
     with own(folder, name):
         _complete(folder, committed)
         try:
             gone = [path for path in removed if path not in contents]
-            check_places(folder, [*contents, *gone])
+            _check_places(folder, [*contents, *gone])
             plan = {"folder": folder.stat().st_ino, "new": list(contents), "removed": gone}
             remove_tree(staged)
             staged.mkdir()
-            for path, content in ((f"{NEW_FOLDER}/{path}", content) for path, content in contents.items()):
+            for path, content in ((f"{_NEW_FOLDER}/{path}", content) for path, content in contents.items()):
                 (staged / path).parent.mkdir(parents=True, exist_ok=True)
                 write_synced(staged / path, content)
-            write_synced(staged / PLAN_FILE, json.dumps(plan).encode())
+            write_synced(staged / _PLAN_FILE, json.dumps(plan).encode())
             for parent, _, _ in os.walk(staged):
-                sync_folder(Path(parent))
+                _sync_folder(Path(parent))
             staged.replace(committed)
         except (IsADirectoryError, NotADirectoryError) as error:
             raise storage_error(Path(error.filename or folder), error) from error
@@ -155,7 +155,7 @@ def swap(folder: Path, contents: Mapping[str, bytes], removed: Iterable[str] = (
             raise
 
 
-def check_places(folder: Path, names: Iterable[str]) -> None:
+def _check_places(folder: Path, names: Iterable[str]) -> None:
     """Raise OSError or StorageError where no file can be put, or removed: such a swap would begin and never end."""
     for name in names:
         path = folder.joinpath(*PurePosixPath(name).parts)
@@ -174,27 +174,27 @@ def _complete(folder: Path, committed: Path) -> None:
     Raises StorageError, and ArtifactError for one that no process began in this very folder: what was downloaded or
     unpacked must move and remove nothing, and who copied a folder has the one that the swap is of.
     """
-    if not is_pending(committed):
+    if not _is_pending(committed):
         return
-    plan = read_json(committed / PLAN_FILE)
+    plan = read_json(committed / _PLAN_FILE)
     try:
         if plan["folder"] != folder.stat().st_ino:
             raise ArtifactError(
                 f"{committed} is of a write that began in another folder, from which this one was copied or "
                 "downloaded: load that one and copy it again, or remove it"
             )
-        sync_folder(folder)
+        _sync_folder(folder)
         for name in map(str, plan["new"]):
             target = find_within(folder, name)
             target.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileNotFoundError):  # It has its place already.
-                (committed / NEW_FOLDER / name).replace(target)
+                (committed / _NEW_FOLDER / name).replace(target)
         for name in map(str, plan["removed"]):
             find_within(folder, name).unlink(missing_ok=True)
         for parent in {find_within(folder, name).parent for name in map(str, plan["new"])} | {folder}:
-            sync_folder(parent)
+            _sync_folder(parent)
         # Under this name, what is left of it asks for nothing.
-        staged = find_staged(committed)
+        staged = _find_staged(committed)
         remove_tree(staged)
         committed.replace(staged)
         remove_tree(staged)
@@ -204,17 +204,17 @@ def _complete(folder: Path, committed: Path) -> None:
         raise storage_error(folder, error) from error
 
 
-def is_pending(committed: Path) -> bool:
+def _is_pending(committed: Path) -> bool:
     """Whether there is a swap to be completed; a link leads to a folder that no process made for that."""
     return committed.is_dir() and not committed.is_symlink()
 
 
-def find_staged(committed: Path) -> Path:
+def _find_staged(committed: Path) -> Path:
     """Return where a swap's files are before it counts, and after it was made."""
-    return committed.with_name(f"{committed.name}{PARTIAL}")
+    return committed.with_name(f"{committed.name}{_PARTIAL}")
 
 
-def hide(name: str, ending: str) -> str:
+def _hide(name: str, ending: str) -> str:
     """Return the hidden name of what belongs to the owner of a folder, or of the file `name` there."""
     return f".{name}{ending}" if name else ending
 
@@ -225,7 +225,7 @@ def find_within(folder: Path, name: str) -> Path:
     path = folder.joinpath(*parts)
     outside = not parts or parts[0] == "/" or ".." in parts
     if outside or not path.parent.resolve().is_relative_to(folder.resolve()):
-        raise ArtifactError(f"{folder / SWAP} is damaged: wanted files of this folder, found {name!r}")
+        raise ArtifactError(f"{folder / _SWAP} is damaged: wanted files of this folder, found {name!r}")
     return path
 
 
@@ -240,9 +240,9 @@ def settle(folder: Path, *, name: str = "") -> None:
 
     Raises StorageError where it cannot be completed.
     """
-    committed = folder / hide(name, SWAP)
+    committed = folder / _hide(name, _SWAP)
     deadline = time.monotonic() + _PATIENCE
-    while is_pending(committed):
+    while _is_pending(committed):
         try:
             with own(folder, name, patience=0.05):
                 _complete(folder, committed)
@@ -265,7 +265,7 @@ def read_settled(folder: Path, name: str, read: Callable[[], _T]) -> _T:
         try:
             return read()
         except ArtifactError:
-            if _identify(folder / name) == before and not is_pending(folder / SWAP):
+            if _identify(folder / name) == before and not _is_pending(folder / _SWAP):
                 raise
 
 
@@ -305,7 +305,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def parse_json(path: Path, content: bytes) -> dict[str, Any]:
-    """`read_json`, of what was read already."""
+    """Parse the JSON object that was read from `path`; see `read_json`."""
     try:
         found = json.loads(content.decode("utf-8"))
     except RecursionError as error:
@@ -317,18 +317,22 @@ def parse_json(path: Path, content: bytes) -> dict[str, Any]:
     return found
 
 
+_MAX_DESCRIPTION = 1 << 21
+"""Most bytes of the description of tensors, each of which takes about a hundred."""
+
+
 def check_safetensors(content: bytes) -> None:
     """Raise ValueError where a file of safetensors describes far more tensors than networks have.
 
     The package takes seconds and gigabytes for the descriptions of a million, before anybody can count them.
     """
     described = int.from_bytes(content[:8], "little")
-    if described > MAX_DESCRIPTION:
-        raise ValueError(f"wanted at most {MAX_DESCRIPTION} bytes to describe tensors, found {described}")
+    if described > _MAX_DESCRIPTION:
+        raise ValueError(f"wanted at most {_MAX_DESCRIPTION} bytes to describe tensors, found {described}")
 
 
-MAX_DESCRIPTION = 1 << 21
-"""Bytes, of which each tensor takes some hundred."""
+_OPTIONAL_FLAGS = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+"""Flags for opening files that some systems lack; without the first, opening a FIFO waits for its other end."""
 
 
 def open_regular(path: str | Path, *, follow: bool = True) -> BinaryIO:
@@ -337,7 +341,7 @@ def open_regular(path: str | Path, *, follow: bool = True) -> BinaryIO:
     Without `follow`, a link in the last place of `path` is refused too. Raises OSError, whose `strerror` says what was
     found.
     """
-    flags = os.O_RDONLY | OPTIONAL_FLAGS | (0 if follow else getattr(os, "O_NOFOLLOW", 0))
+    flags = os.O_RDONLY | _OPTIONAL_FLAGS | (0 if follow else getattr(os, "O_NOFOLLOW", 0))
     try:
         descriptor = os.open(path, flags)
     except OSError as error:
@@ -353,10 +357,6 @@ def open_regular(path: str | Path, *, follow: bool = True) -> BinaryIO:
         raise
 
 
-OPTIONAL_FLAGS = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-"""Opening a FIFO waits for its other end without the first; systems lack one or another."""
-
-
 def read_regular(path: str | Path, *, follow: bool = True) -> bytes:
     """Return the content of a regular file; see `open_regular`. Raises OSError."""
     with open_regular(path, follow=follow) as file:
@@ -370,16 +370,16 @@ def is_vacant(folder: Path) -> bool:
     """
     if not folder.is_dir():
         return True
-    found = [path for path in folder.iterdir() if not is_left(path.name)]
+    found = [path for path in folder.iterdir() if not _is_left(path.name)]
     try:
         inner = [list(path.iterdir()) if path.is_dir() and not path.is_symlink() else [path] for path in found]
     except OSError:  # What must not be looked into is somebody's.
         return False
-    return all(is_left(path.name) for paths in inner for path in paths)
+    return all(_is_left(path.name) for paths in inner for path in paths)
 
 
-def is_left(name: str) -> bool:
-    return name.startswith(".") and name.endswith((LOCK, PARTIAL))
+def _is_left(name: str) -> bool:
+    return name.startswith(".") and name.endswith((_LOCK, _PARTIAL))
 
 
 def cache_folder() -> Path:
@@ -429,8 +429,8 @@ def scratch() -> Iterator[Path]:
             raise StorageError(f"cannot write {tempfile.gettempdir()}: {error.strerror}; {remedy}") from error
 
 
-def lend_folder() -> Path:
-    """Return a new temporary folder, which lives until `remove_with` says otherwise. Raises StorageError."""
+def make_temporary_folder() -> Path:
+    """Return a new temporary folder, which lives until `remove_when_collected` says otherwise. Raises StorageError."""
     try:
         return Path(tempfile.mkdtemp(prefix="falconet-"))
     except OSError as error:
@@ -438,7 +438,7 @@ def lend_folder() -> Path:
         raise StorageError(f"cannot make a temporary folder: {error.strerror or error}; {remedy}") from error
 
 
-def remove_with(owner: object, folder: Path) -> None:
+def remove_when_collected(owner: object, folder: Path) -> None:
     """Remove a folder as soon as an object is gone, or the process ends."""
     weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
 
@@ -452,7 +452,7 @@ def prepare_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-        for path in folder.glob(f".*{PARTIAL}"):
+        for path in folder.glob(f".*{_PARTIAL}"):
             if path.is_file():
                 path.unlink(missing_ok=True)
     except OSError as error:
@@ -466,27 +466,27 @@ def hold(folder: Path, *, name: str = "") -> Iterator[None]:
     What was killed holds nothing; a swap that it began is completed. Raises RunExistsError where another is at it,
     StorageError where the folder cannot be written to.
     """
-    if find_lock(folder, name).is_locked:
-        raise busy(folder, name)
+    if _find_lock(folder, name).is_locked:
+        raise _busy(folder, name)
     with own(folder, name):
-        _complete(folder, folder / hide(name, SWAP))
+        _complete(folder, folder / _hide(name, _SWAP))
         yield
 
 
 @contextmanager
 def own(folder: Path, name: str, *, patience: float = 0.0) -> Iterator[None]:
     """`hold`, for what may be called by whoever holds it already; it does not complete a swap."""
-    lock = find_lock(folder, name)
+    lock = _find_lock(folder, name)
     file = Path(lock.lock_file)
     outermost, made = not lock.is_locked, not folder.exists()
-    check_held(folder / (name or LOCK), None if outermost else file)
+    check_held(folder / (name or _LOCK), None if outermost else file)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=patience)
         if outermost:
-            HELD[file] = HELD[folder.absolute() / file.name] = identify_lock(file)
+            _HELD[file] = _HELD[folder.absolute() / file.name] = _identify_lock(file)
     except Timeout as error:
-        raise busy(folder, name) from error
+        raise _busy(folder, name) from error
     except OSError as error:
         raise storage_error(folder, error) from error
     try:
@@ -495,11 +495,11 @@ def own(folder: Path, name: str, *, patience: float = 0.0) -> Iterator[None]:
         try:
             # Whoever has opened it meanwhile finds it without a name once it is released, and opens another. In a
             # folder that took this one's place, it is another process's.
-            held = HELD.pop(file, None) if outermost else None
+            held = _HELD.pop(file, None) if outermost else None
             if outermost:
-                HELD.pop(folder.absolute() / file.name, None)
+                _HELD.pop(folder.absolute() / file.name, None)
             with suppress(OSError):
-                if held and identify_lock(file) == held:
+                if held and _identify_lock(file) == held:
                     file.unlink()
         finally:
             lock.release()
@@ -515,10 +515,12 @@ def check_held(path: Path, file: Path | None = None) -> None:
     where it is not one of a folder.
     """
     places = path.parent.resolve() / path.name, path.absolute()
-    above = [lock for lock in HELD if lock.name == LOCK and any(place.is_relative_to(lock.parent) for place in places)]
+    above = [
+        lock for lock in _HELD if lock.name == _LOCK and any(place.is_relative_to(lock.parent) for place in places)
+    ]
     for lock in [file] if file else above:
         with suppress(OSError):
-            if identify_lock(lock) == HELD.get(lock):
+            if _identify_lock(lock) == _HELD.get(lock):
                 continue
         raise StorageError(
             f"cannot write {path}: {lock.parent}, or {lock.name} in it, was renamed, removed or replaced while this "
@@ -526,18 +528,18 @@ def check_held(path: Path, file: Path | None = None) -> None:
         )
 
 
-def identify_lock(file: Path) -> tuple[int, int]:
+def _identify_lock(file: Path) -> tuple[int, int]:
     """Return what tells a lock's file from another of its name. Raises OSError without one."""
     found = file.stat()
     return found.st_dev, found.st_ino
 
 
-def find_lock(folder: Path, name: str) -> FileLock:
+def _find_lock(folder: Path, name: str) -> FileLock:
     """Return the lock of a folder or of a file there: the same object for a thread that has it already."""
-    return FileLock(folder.resolve() / hide(name, LOCK), is_singleton=True)
+    return FileLock(folder.resolve() / _hide(name, _LOCK), is_singleton=True)
 
 
-def busy(folder: Path, name: str) -> RunExistsError:
+def _busy(folder: Path, name: str) -> RunExistsError:
     return RunExistsError(f"{folder / name}: another process is at work there; wait for it, or choose another --out")
 
 

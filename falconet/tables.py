@@ -24,39 +24,39 @@ if TYPE_CHECKING:
     import pyarrow
 
 _FORMATS = (".csv", ".jsonl", ".parquet")
-"""That are written."""
+"""Suffixes of tables that are written."""
 READABLE = (".csv", ".tsv", ".jsonl", ".parquet")
-LOOSE = (".txt", ".data", ".dat", "")
-"""How files may end too that hold a table with separators; their content tells."""
+_LOOSE = (".txt", ".data", ".dat", "")
+"""Further suffixes of files that may hold separated values; their content tells."""
 
 MAX_BYTES = 2**30
-"""What one file may become in memory, where nobody says otherwise."""
+"""Most bytes of one file in memory, by default."""
 _FREE_BYTES, _EXPANSION = 1 << 25, 1024
-"""What the pages of a Parquet file may unpack to, and so much more for each of its bytes: what deflate can do at most.
-Other compressions have no such limit."""
-FREE_ROWS, ROWS_A_BYTE = 1 << 18, 16
-"""Of a Parquet file: values that repeat take no bytes, but each row takes time and memory."""
+"""Most bytes that the pages of a Parquet file may unpack to, and further ones for each byte of the file: the best of
+Deflate. Other compressions have no such limit."""
+FREE_ROWS, _ROWS_A_BYTE = 1 << 18, 16
+"""Most rows of a Parquet file, and further ones for each of its bytes: repeated values are free, but rows are not."""
 CELL_BYTES = 56
-"""What a cell takes besides its characters: an object and a reference to it."""
+"""Bytes in memory of a cell besides its characters: an object and a reference to it."""
 
-ROW_BYTES = 128
-"""What a row takes besides its cells, once it is a sample: its name, hash and label, and references to them."""
+_ROW_BYTES = 128
+"""Bytes in memory of a row besides its cells, once it is a sample: its name, hash and label, and references to them."""
 
-GROUP_COPIES = 4
-"""Of a group of rows of a Parquet file, while it is read."""
+_GROUP_COPIES = 4
+"""Copies of a row group of a Parquet file in memory, while it is read."""
 
-PART_ROWS, PART_BYTES = 4096, 1 << 26
-"""At most so many rows, which take about so much memory, are held where a table is read in parts."""
+PART_ROWS, _PART_BYTES = 4096, 1 << 26
+"""Most rows, and approximately most bytes, that are held where a table is read in parts."""
 
-DELIMITERS = (",", ";", "\t", "|")
-FIRST_LINES = 50
-"""Lines that tell how a table is laid out."""
-FIRST_CELLS = 1000
-"""Cells of a column that tell whether the first row is a header."""
+_DELIMITERS = (",", ";", "\t", "|")
+_FIRST_LINES = 50
+"""Lines by which the layout of a table is recognized."""
+_FIRST_CELLS = 1000
+"""Cells of a column by which a header is recognized."""
 REREAD_LIMIT = 10_000_000
-"""Lines read again after quotes that are never closed, before the file is given up: each may take the whole rest."""
+"""Most lines that are read again after quotes that are never closed: each may take the whole rest of the file."""
 KEY_LIMIT = 10_000
-"""Different keys in JSON lines: more are not columns but data, and would fill the memory with missing cells."""
+"""Most different keys in JSON lines: more are not columns but data, and would fill the memory with missing cells."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,21 +65,21 @@ class Table:
 
     path: Path
     columns: Mapping[str, Sequence[Any]]
-    """By name. Cells of CSV and TSV are strings; those of JSON lines and Parquet what they are, None where missing."""
+    """Cells by column: strings for CSV and TSV; typed for JSON lines and Parquet, with None where missing."""
     lines: Sequence[int]
     """Where each row begins: a line of the file from 1, or the row's number from 1 in Parquet."""
     damaged: tuple[tuple[int, str], ...] = ()
     """Rows that were skipped: (line, reason)."""
     notes: tuple[str, ...] = ()
-    """What had to be guessed to read it."""
+    """Guesses that were needed to read the table."""
     delimiter: str = ","
-    """What separates its cells."""
+    """Separator of the cells."""
     counted: bool = False
-    """Whether there is no header, so that the columns are called 1, 2, ...."""
+    """Whether there is no header, so that the columns are called 1, 2, and so on."""
 
 
 _Row = tuple[int, list[str], str]
-"""Line, cells and, of a damaged row, the reason."""
+"""Line, cells and, for a damaged row, the reason."""
 
 
 def check_table_path(path: Path) -> None:
@@ -87,10 +87,10 @@ def check_table_path(path: Path) -> None:
     if path.suffix.lower() not in _FORMATS:
         raise ConfigError(f"wanted a table's file name ending in {', '.join(_FORMATS)}, found {path}")
     if path.suffix.lower() == ".parquet":
-        check_pyarrow(f"writing {path}")
+        _check_pyarrow(f"writing {path}")
 
 
-def check_pyarrow(purpose: str) -> None:
+def _check_pyarrow(purpose: str) -> None:
     if importlib.util.find_spec("pyarrow") is None:
         raise MissingExtraError("tables", purpose)
 
@@ -111,10 +111,10 @@ def write_rows(path: Path) -> Iterator[Callable[[Sequence[Mapping[str, Any]]], N
     check_table_path(path)
     with replace_file(path) as file:
         if path.suffix.lower() == ".parquet":
-            with write_parquet(file) as write:
+            with _write_parquet(file) as write:
                 yield write
             return
-        format_rows = format_jsonl if path.suffix.lower() == ".jsonl" else format_csv
+        format_rows = _format_jsonl if path.suffix.lower() == ".jsonl" else _format_csv
         begun = False
 
         def write_text(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -126,7 +126,7 @@ def write_rows(path: Path) -> Iterator[Callable[[Sequence[Mapping[str, Any]]], N
 
 
 @contextmanager
-def write_parquet(file: BinaryIO) -> Iterator[Callable[[Sequence[Mapping[str, Any]]], None]]:
+def _write_parquet(file: BinaryIO) -> Iterator[Callable[[Sequence[Mapping[str, Any]]], None]]:
     """Yield a function that adds rows, whose types the first ones tell, to a Parquet file."""
     import pyarrow
     from pyarrow import parquet
@@ -151,12 +151,12 @@ def write_parquet(file: BinaryIO) -> Iterator[Callable[[Sequence[Mapping[str, An
             writer.close()
 
 
-def format_jsonl(rows: Sequence[Mapping[str, Any]], *, header: bool = True) -> str:
+def _format_jsonl(rows: Sequence[Mapping[str, Any]], *, header: bool = True) -> str:
     """Return an object a line, which needs no header."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def format_csv(rows: Sequence[Mapping[str, Any]], *, header: bool = True) -> str:
+def _format_csv(rows: Sequence[Mapping[str, Any]], *, header: bool = True) -> str:
     """Return a header of the first row's keys, where wanted, then each row in their order; nothing for no rows."""
     text = io.StringIO()
     if rows:
@@ -185,14 +185,14 @@ def read_table(path: Path, *, header: bool | None = None, max_bytes: int = MAX_B
     that cannot be read, becomes larger than `max_bytes` in memory, has columns without names of their own or no row
     that can be read, MissingExtraError for Parquet without pyarrow.
     """
-    with told_about(path):
+    with _told_about(path):
         check_size(path, _check_readable(path), max_bytes)
         # Of Parquet, groups of rows are read one by one all the same.
-        table = next(open_parts(path, header, max_bytes, None), None)
+        table = next(_open_parts(path, header, max_bytes, None), None)
     if table is None or not (table.lines or table.damaged):
         raise DataError(f"{path}: a header and nothing below; wanted rows")
     if not table.lines:
-        raise nothing_read(path, len(table.damaged), table.damaged[0])
+        raise _nothing_read(path, len(table.damaged), table.damaged[0])
     return table
 
 
@@ -207,9 +207,9 @@ def iterate_table(
     """
     count = 0
     damaged: list[tuple[int, str]] = []
-    with told_about(path):
+    with _told_about(path):
         _check_readable(path)
-        for table in open_parts(path, header, max_bytes, rows):
+        for table in _open_parts(path, header, max_bytes, rows):
             count += len(table.lines)
             damaged += table.damaged[: 1 - len(damaged)]
             if table.lines or table.damaged:
@@ -217,17 +217,17 @@ def iterate_table(
     if not count and not damaged:
         raise DataError(f"{path}: a header and nothing below; wanted rows")
     if not count:
-        raise nothing_read(path, None, damaged[0])
+        raise _nothing_read(path, None, damaged[0])
 
 
-def nothing_read(path: Path, count: int | None, first: tuple[int, str]) -> DataError:
+def _nothing_read(path: Path, count: int | None, first: tuple[int, str]) -> DataError:
     """Return what is raised of a table of damaged rows alone."""
     many = "" if count is None else f", of {count}"
     return DataError(f"{path}: no rows that can be read{many}; the first: line {first[0]} ({first[1]})")
 
 
 @contextmanager
-def told_about(path: Path) -> Iterator[None]:
+def _told_about(path: Path) -> Iterator[None]:
     """Turn what the system says of a file into a DataError."""
     try:
         yield
@@ -240,7 +240,7 @@ def told_about(path: Path) -> Iterator[None]:
 def _check_readable(path: Path) -> int:
     """Return the bytes of a file that by its name and beginning could be a table. Raises ConfigError, DataError."""
     suffix = path.suffix.lower()
-    if suffix not in READABLE + LOOSE:
+    if suffix not in READABLE + _LOOSE:
         raise ConfigError(f"wanted a table's file name ending in {', '.join(READABLE)}, found {path}")
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -249,13 +249,13 @@ def _check_readable(path: Path) -> int:
     return size
 
 
-def open_parts(path: Path, header: bool | None, max_bytes: int, rows: int | None) -> Iterator[Table]:
+def _open_parts(path: Path, header: bool | None, max_bytes: int, rows: int | None) -> Iterator[Table]:
     """Yield a table in parts of at most `rows` rows; None: as a whole."""
     suffix = path.suffix.lower()
     if suffix == ".jsonl":
-        return iterate_jsonl(path, max_bytes, rows)
+        return _iterate_jsonl(path, max_bytes, rows)
     return (
-        iterate_parquet(path, max_bytes, rows) if suffix == ".parquet" else iterate_csv(path, header, max_bytes, rows)
+        _iterate_parquet(path, max_bytes, rows) if suffix == ".parquet" else _iterate_csv(path, header, max_bytes, rows)
     )
 
 
@@ -285,54 +285,54 @@ class Coding:
     notes: tuple[str, ...] = ()
 
 
-def find_coding(path: Path) -> Coding:
+def _find_coding(path: Path) -> Coding:
     """Return UTF-8, UTF-16, UTF-32, or Windows-1252 where that alone makes text.
 
     Raises DataError for bad UTF-16 or UTF-32, for UTF-7, and for what is no text at all.
     """
-    encoding = find_encoding(path)
+    encoding = _find_encoding(path)
     zeros = False
     try:
-        with open_text(path, encoding, "strict") as file:
+        with _open_text(path, encoding, "strict") as file:
             while text := file.read(1 << 20):
                 zeros |= "\0" in text
-        return Coding(encoding, True, note_zeros(zeros))
+        return Coding(encoding, True, _note_zeros(zeros))
     except UnicodeError as error:
         if encoding.startswith(("utf-16", "utf-32")):
             raise DataError(f"{path}: invalid {encoding[:6].upper()}; save the table as UTF-8") from error
-    if is_windows(path):
+    if _is_windows(path):
         note = "no UTF-8: read as Windows-1252; where letters look wrong, save it as UTF-8"
-        return Coding("cp1252", True, (note, *note_zeros(zeros)))
-    return Coding(encoding, False, note_zeros(zeros))
+        return Coding("cp1252", True, (note, *_note_zeros(zeros)))
+    return Coding(encoding, False, _note_zeros(zeros))
 
 
-def note_zeros(found: bool) -> tuple[str, ...]:
+def _note_zeros(found: bool) -> tuple[str, ...]:
     """Say that there are characters that no text has."""
     return ("NUL characters among the others, as where the encoding is another: look at its texts",) if found else ()
 
 
-MARKS = (
+_MARKS = (
     # What begins like another stands before it.
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-UTF_7 = re.compile(rb"\+/v[89+/]")
-"""The byte order mark in UTF-7."""
+_UTF_7 = re.compile(rb"\+/v[89+/]")
+"""Byte order mark in UTF-7."""
 
 
-def find_encoding(path: Path) -> str:
+def _find_encoding(path: Path) -> str:
     """Return what the first bytes look like; UTF-8 for what could be anything that begins with ASCII."""
     with open_regular(path) as file:
         start = file.read(4096)
-    if UTF_7.match(start):
+    if _UTF_7.match(start):
         raise DataError(f"{path}: UTF-7; save the table as UTF-8")
-    marked = next((encoding for mark, encoding in MARKS if start.startswith(mark)), None)
-    return marked or find_wide(start) or "utf-8-sig"
+    marked = next((encoding for mark, encoding in _MARKS if start.startswith(mark)), None)
+    return marked or _find_wide(start) or "utf-8-sig"
 
 
-def find_wide(start: bytes) -> str | None:
+def _find_wide(start: bytes) -> str | None:
     """Return the encoding of two or four bytes a character that a text without a mark has; None for none."""
     # Zeros tell: three quarters of the first line's end, or one half, and of every Latin letter.
     if not start or 40 * start.count(0) < len(start):
@@ -351,7 +351,7 @@ def find_wide(start: bytes) -> str | None:
     return None
 
 
-FOREIGN_FILES = (
+_FOREIGN_FILES = (
     (rb"PK\x03\x04(?s:.)*(?:xl/|\[Content_Types\])", "a workbook of Excel", "save the sheet as CSV"),
     (rb"PK\x03\x04(?s:.){26}mimetypeapplication/vnd\.oasis", "an OpenDocument file", "save the sheet as CSV"),
     (rb"PK\x03\x04|PK\x05\x06", "a ZIP archive", "unpack it"),
@@ -368,38 +368,38 @@ FOREIGN_FILES = (
     (rb"(?i:\s*<(?:!doctype html|html)\b)", "a web page", "download the table itself"),
     (rb"version https://git-lfs\.github\.com/", "a pointer of Git LFS", "fetch the file by `git lfs pull`"),
 )
-"""What files that are called tables are at times: how they begin, what that is, and what to do about it."""
+"""Other formats that files called tables have at times: their beginning, their name, and advice."""
 
 
 def _check_content(path: Path) -> None:
     """Raise DataError for a file that is of another format than its name says, and no text."""
     with open_regular(path) as file:
         start = file.read(4096)
-    for pattern, found, remedy in FOREIGN_FILES:
+    for pattern, found, remedy in _FOREIGN_FILES:
         if re.match(pattern, start):
             raise DataError(f"{path}: wanted a table as text, found {found}; {remedy}")
 
 
-def open_text(path: Path, encoding: str, errors: str = "surrogateescape", newline: str = "") -> io.TextIOWrapper:
+def _open_text(path: Path, encoding: str, errors: str = "surrogateescape", newline: str = "") -> io.TextIOWrapper:
     return io.TextIOWrapper(open_regular(path), encoding=encoding, errors=errors, newline=newline)
 
 
-FOREIGN = re.compile("[\udc80-\udcff]")
-"""Bytes that are no UTF-8, as they were read."""
-WIDE = re.compile("[^\x00-\x7f\udc80-\udcff]")
-UNUSED = re.compile("[\udc81\udc8d\udc8f\udc90\udc9d]")
-"""Bytes that Windows-1252 has no character for."""
+_FOREIGN = re.compile("[\udc80-\udcff]")
+"""Bytes that are no UTF-8, as surrogates."""
+_WIDE = re.compile("[^\x00-\x7f\udc80-\udcff]")
+_UNUSED = re.compile("[\udc81\udc8d\udc8f\udc90\udc9d]")
+"""Bytes without a character in Windows-1252, as surrogates."""
 
 
-def is_windows(path: Path) -> bool:
+def _is_windows(path: Path) -> bool:
     """Whether bytes beyond ASCII are hardly ever UTF-8 and always Windows-1252."""
     foreign = wide = 0
-    with open_text(path, "utf-8-sig") as file:
+    with _open_text(path, "utf-8-sig") as file:
         while text := file.read(1 << 20):
-            if UNUSED.search(text):
+            if _UNUSED.search(text):
                 return False
-            foreign += len(FOREIGN.findall(text))
-            wide += len(WIDE.findall(text))
+            foreign += len(_FOREIGN.findall(text))
+            wide += len(_WIDE.findall(text))
     return foreign > 10 * wide
 
 
@@ -415,22 +415,22 @@ def is_encodable(text: str) -> bool:
 class _Lines:
     """Lines of a file for `csv.reader`, that knows where rows begin and can go back to after a row's first line."""
 
-    def __init__(self, path: Path, file: Iterable[str], layout: _Layout, max_bytes: int) -> None:
+    def __init__(self, path: Path, file: Iterable[str], layout: _KeyFormat, max_bytes: int) -> None:
         self.path = path
         self.file = iter(file)
         self.delimiter, self.quote = layout.delimiter, layout.quote
         self.max_bytes = max_bytes
         self.given_back: deque[str] = deque()
         self.reread = 0
-        """How many lines were given back so far."""
+        """Number of lines that were given back so far."""
         self.row: list[str] = []
         """Lines of the row that was read last."""
         self.held = 0
-        """Characters of these."""
+        """Number of characters of the row that was read last."""
         self.begin = layout.skipped + 1
-        """Its first line's number in the file."""
+        """Number of this row's first line in the file."""
         self.is_open = False
-        """Whether its quotes were never closed."""
+        """Whether quotes in this row were never closed."""
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -468,7 +468,7 @@ class _Lines:
         self.is_open = False
 
 
-def load_csv() -> Any:
+def _load_csv() -> Any:
     """Return the machinery of the csv module a second time.
 
     That refuses cells of more than 131,072 characters, by a limit that all who use the module share.
@@ -482,25 +482,25 @@ def load_csv() -> Any:
     return module
 
 
-CSV = load_csv()
+CSV = _load_csv()
 
 
-def iterate_csv(path: Path, header: bool | None, max_bytes: int, count: int | None) -> Iterator[Table]:
+def _iterate_csv(path: Path, header: bool | None, max_bytes: int, count: int | None) -> Iterator[Table]:
     """Read separated values; rows with another number of cells than the first one's, or with bad UTF-8, are damaged.
 
     Columns without a name are left out: row numbers that another program wrote first, or what a last separator leaves.
     """
-    coding = find_coding(path)
-    layout = find_layout(path, coding.encoding)
+    coding = _find_coding(path)
+    layout = _find_layout(path, coding.encoding)
     notes = (*coding.notes, *layout.notes)
-    with open_text(path, coding.encoding) as file:
-        rows = parse_rows(path, file, layout, coding.valid, max_bytes)
+    with _open_text(path, coding.encoding) as file:
+        rows = _parse_rows(path, file, layout, coding.valid, max_bytes)
         line, first, reason = next(rows)
         if reason:
             raise DataError(f"{path}: header in line {line}: {reason}; mend it, and save the table as UTF-8")
         names = list(map(_strip_name, first))
-        block = gather_rows(path, rows, names, max_bytes, count)
-        if header is False or (header is None and is_data(first, block.columns)):
+        block = _gather_rows(path, rows, names, max_bytes, count)
+        if header is False or (header is None and _is_data(first, block.columns)):
             for column, cell in zip(block.columns, first, strict=True):
                 column.insert(0, cell)
             block.lines.insert(0, line)
@@ -511,7 +511,7 @@ def iterate_csv(path: Path, header: bool | None, max_bytes: int, count: int | No
                 columns = dict(zip(counted, block.columns, strict=True))
                 damaged = tuple(block.damaged)
                 yield Table(path, columns, block.lines, damaged, notes, layout.delimiter, counted=True)
-                block = gather_rows(path, rows, names, max_bytes, count)
+                block = _gather_rows(path, rows, names, max_bytes, count)
             return
         shown = [*names]
         if layout.marked:
@@ -522,10 +522,10 @@ def iterate_csv(path: Path, header: bool | None, max_bytes: int, count: int | No
         if not any(shown):
             raise DataError(f"{path}: wanted the columns' names in line {line}, found blanks alone")
         while block.lines or block.damaged:
-            block = drop_headers(block)
+            block = _drop_headers(block)
             columns = {name: column for name, column in zip(shown, block.columns, strict=True) if name}
             yield Table(path, columns, block.lines, tuple(block.damaged), notes, layout.delimiter)
-            block = gather_rows(path, rows, names, max_bytes, count)
+            block = _gather_rows(path, rows, names, max_bytes, count)
 
 
 @dataclass
@@ -539,12 +539,12 @@ class _Block:
     """Positions of rows that repeat the first one of the file."""
 
 
-def gather_rows(path: Path, rows: Iterator[_Row], names: Sequence[str], max_bytes: int, count: int | None) -> _Block:
+def _gather_rows(path: Path, rows: Iterator[_Row], names: Sequence[str], max_bytes: int, count: int | None) -> _Block:
     """Return the next `count` rows, fewer where they take much memory; all that are left where it is None."""
     block = _Block([[] for _ in names])
     held = 0
     for number, row, why in rows:
-        held += ROW_BYTES + CELL_BYTES * len(row) + sum(map(len, row))
+        held += _ROW_BYTES + CELL_BYTES * len(row) + sum(map(len, row))
         check_size(path, held, max_bytes)
         if why:
             block.damaged.append((number, why))
@@ -554,12 +554,12 @@ def gather_rows(path: Path, rows: Iterator[_Row], names: Sequence[str], max_byte
             block.lines.append(number)
             for column, cell in zip(block.columns, row, strict=True):
                 column.append(cell)
-        if count is not None and (len(block.lines) + len(block.damaged) >= count or held > PART_BYTES):
+        if count is not None and (len(block.lines) + len(block.damaged) >= count or held > _PART_BYTES):
             break
     return block
 
 
-def drop_headers(block: _Block) -> _Block:
+def _drop_headers(block: _Block) -> _Block:
     """Return rows without further headers, as of exports that were put one after the other."""
     if not block.again:
         return block
@@ -576,40 +576,40 @@ def _strip_name(cell: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Layout:
-    """How rows stand in a file of separated values."""
+class _KeyFormat:
+    """Layout of a file of separated values."""
 
     delimiter: str
-    """A space: any white space."""
+    """Separator of the cells; a space: any white space."""
     skipped: int
-    """Lines above the first row."""
+    """Number of lines above the first row."""
     marked: bool
     """Whether `#` stands before the first row."""
     quote: str = '"'
-    """What stands around cells that hold separators."""
+    """Quote around cells that hold separators."""
     notes: tuple[str, ...] = ()
 
 
-def find_layout(path: Path, encoding: str) -> _Layout:
+def _find_layout(path: Path, encoding: str) -> _KeyFormat:
     """Return how the first lines are laid out. Raises DataError where there are none, or they make no table."""
-    with open_text(path, encoding) as file:
-        lines = list(islice(file, FIRST_LINES))
+    with _open_text(path, encoding) as file:
+        lines = list(islice(file, _FIRST_LINES))
     told = re.fullmatch(r'"?sep=(.)"?', lines[0].strip("\r\n")) if lines else None
     skipped = begin = 1 if told else 0
     while skipped < len(lines) and lines[skipped].startswith("#"):
         skipped += 1
     whole = [line.strip("\r\n") for line in lines[skipped:] if line.strip("\r\n")]
-    quote, rows, notes = strip_quotes(whole, told[1] if told else "".join(DELIMITERS))
+    quote, rows, notes = _strip_quotes(whole, told[1] if told else "".join(_DELIMITERS))
     if not rows and skipped == begin:
         raise DataError(f"{path}: empty; wanted a header and rows")
-    delimiter = told[1] if told else find_delimiter(path, rows)
+    delimiter = told[1] if told else _find_delimiter(path, rows)
     above = lines[skipped - 1] if skipped == begin + 1 else ""
     # Texts may begin with it too: the only such line is a row where it has a row's cells.
     marked = bool(above) and (not rows or 0 < above.count(delimiter) == rows[0].count(delimiter))
-    return _Layout(delimiter, skipped - marked, marked, quote, notes)
+    return _KeyFormat(delimiter, skipped - marked, marked, quote, notes)
 
 
-def strip_quotes(rows: Sequence[str], delimiters: str) -> tuple[str, list[str], tuple[str, ...]]:
+def _strip_quotes(rows: Sequence[str], delimiters: str) -> tuple[str, list[str], tuple[str, ...]]:
     """Return what quotes cells, the rows with a letter for each quoted cell, and what must be said of it.
 
     An apostrophe quotes only where it does so in each row below the first, in equally many cells, and no `"` does.
@@ -628,10 +628,10 @@ def strip_quotes(rows: Sequence[str], delimiters: str) -> tuple[str, list[str], 
     return '"', [re.sub(r'"[^"]*"', "q", row) for row in rows], ()
 
 
-def find_delimiter(path: Path, rows: Sequence[str]) -> str:
+def _find_delimiter(path: Path, rows: Sequence[str]) -> str:
     """Return what separates the cells of rows, whose quoted cells are left out."""
     usual = "\t" if path.suffix.lower() == ".tsv" else ","
-    candidates = [mark for mark in (usual, *DELIMITERS) if rows and mark in rows[0]]
+    candidates = [mark for mark in (usual, *_DELIMITERS) if rows and mark in rows[0]]
     if not candidates and len({len(row.split()) for row in rows}) == 1 and len(rows[0].split()) > 1 < len(rows):
         return " "
 
@@ -639,13 +639,13 @@ def find_delimiter(path: Path, rows: Sequence[str]) -> str:
         # Where commas could be those of numbers, another mark separates.
         return len({row.count(mark) for row in rows}) == 1, rows[0].count(mark), mark != ","
 
-    if path.suffix.lower() in LOOSE and (len(rows) < 2 or not any(rate(mark)[0] for mark in candidates)):
+    if path.suffix.lower() in _LOOSE and (len(rows) < 2 or not any(rate(mark)[0] for mark in candidates)):
         raise DataError(f"{path}: wanted a table, with as many cells in each line, found other text")
     return max(candidates, key=rate, default=usual)
 
 
-def parse_rows(path: Path, file: Iterable[str], layout: _Layout, valid: bool, max_bytes: int) -> Iterator[_Row]:
-    """Yield line, cells and, of a damaged row, the reason; the first row tells the number of cells."""
+def _parse_rows(path: Path, file: Iterable[str], layout: _KeyFormat, valid: bool, max_bytes: int) -> Iterator[_Row]:
+    """Yield line, cells and, for a damaged row, the reason; the first row sets the number of cells."""
     rest: Iterator[str] = islice(file, layout.skipped, None)
     if layout.delimiter == " ":
         rest = (f"{line.strip()}\n" for line in rest)
@@ -657,13 +657,13 @@ def parse_rows(path: Path, file: Iterable[str], layout: _Layout, valid: bool, ma
         lines.is_open |= lines.is_torn()
         if row:
             whole = len(row) == width and valid and not lines.is_open
-            yield lines.begin, row, "" if whole else describe_damage(row, width, lines)
+            yield lines.begin, row, "" if whole else _describe_damage(row, width, lines)
         lines.go_on()
         if lines.reread > REREAD_LIMIT:
             raise DataError(f"{path}: too many quotes that are never closed, the last in line {lines.begin - 1}")
 
 
-def describe_damage(row: Sequence[str], width: int, lines: _Lines) -> str:
+def _describe_damage(row: Sequence[str], width: int, lines: _Lines) -> str:
     """Return what is wrong with a row, or nothing."""
     if lines.is_open:
         return "a quote is never closed"
@@ -673,7 +673,19 @@ def describe_damage(row: Sequence[str], width: int, lines: _Lines) -> str:
     return "" if is_encodable("".join(row)) else "invalid UTF-8"
 
 
-def is_data(first: Sequence[str], columns: Sequence[Sequence[str]]) -> bool:
+_NOTHING = (
+    *("?", ".", "-", "--", "na", "n/a", "<na>", "null", "none", "missing"),
+    *("#n/a", "#n/a n/a", "#na", "#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!"),
+    *("1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"),
+)
+"""Words that pandas reads as missing, that SAS, Stata and R write for it, and that spreadsheets write for an error."""
+
+
+ABSENT = frozenset(spell(word) for word in _NOTHING for spell in (str.lower, str.upper, str.capitalize))
+"""Words for a missing number in a cell, besides nothing and NaN."""
+
+
+def _is_data(first: Sequence[str], columns: Sequence[Sequence[str]]) -> bool:
     """Whether a first row is one like all others, and no header.
 
     Numbers alone are, except where they count. A name over numbers makes a header. Else one of the few values that a
@@ -683,7 +695,7 @@ def is_data(first: Sequence[str], columns: Sequence[Sequence[str]]) -> bool:
     counted = [str(index) for index in range(len(names) + 1)]
     if all(map(is_number, names)):
         return names not in (counted[:-1], counted[1:])
-    heads = [[cell.strip() for cell in column[:FIRST_CELLS]] for column in columns]
+    heads = [[cell.strip() for cell in column[:_FIRST_CELLS]] for column in columns]
     numeric = [sum(map(is_number, head)) > 0.9 * sum(map(bool, head)) for head in heads]
     if any(
         over and name and not is_number(name) and name not in ABSENT for name, over in zip(names, numeric, strict=True)
@@ -699,26 +711,17 @@ def is_data(first: Sequence[str], columns: Sequence[Sequence[str]]) -> bool:
     return len(numbers) > 1 and not rising
 
 
-NOTHING = (
-    *("?", ".", "-", "--", "na", "n/a", "<na>", "null", "none", "missing"),
-    *("#n/a", "#n/a n/a", "#na", "#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!"),
-    *("1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"),
-)
-"""What pandas reads as missing, what SAS, Stata and R write for it, and what spreadsheets write for an error."""
-ABSENT = frozenset(spell(word) for word in NOTHING for spell in (str.lower, str.upper, str.capitalize))
-"""What stands in cells of numbers for a missing one, besides nothing and NaN."""
-
-NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?(?:nan|inf(?:inity)?)", re.IGNORECASE | re.ASCII)
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?(?:nan|inf(?:inity)?)", re.IGNORECASE | re.ASCII)
 
 
 def is_number(text: str) -> bool:
-    return NUMBER.fullmatch(text.strip()) is not None
+    return _NUMBER.fullmatch(text.strip()) is not None
 
 
-def iterate_jsonl(path: Path, max_bytes: int, count: int | None) -> Iterator[Table]:
+def _iterate_jsonl(path: Path, max_bytes: int, count: int | None) -> Iterator[Table]:
     """Read an object a line; a column for each key in order of appearance."""
-    coding = find_coding(path)
-    with open_text(path, coding.encoding, newline="\n") as file:
+    coding = _find_coding(path)
+    with _open_text(path, coding.encoding, newline="\n") as file:
         yield from parse_objects(path, file, coding, max_bytes, count)
 
 
@@ -741,25 +744,25 @@ def parse_objects(
             if isinstance(row, str):
                 damaged.append((number, row))
             elif row:
-                append_object(path, columns, row, len(places))
+                _append_object(path, columns, row, len(places))
                 places.append(number)
-                held += ROW_BYTES + len(line) + CELL_BYTES * len(row)
+                held += _ROW_BYTES + len(line) + CELL_BYTES * len(row)
                 # A key that is missing takes a place all the same.
                 check_size(path, held + 8 * len(columns) * len(places), max_bytes)
-            if count is not None and (len(places) + len(damaged) >= count or held > PART_BYTES):
+            if count is not None and (len(places) + len(damaged) >= count or held > _PART_BYTES):
                 break
         if not places and not damaged:
             break
         found = True
         for column in columns.values():
-            fill_up(column, len(places))
+            _fill_up(column, len(places))
         _check_names(path, list(columns))
         yield Table(path, columns, places, tuple(damaged), coding.notes)
     if not found:
         raise DataError(f"{path}: empty; wanted a JSON object a line")
 
 
-def fill_up(column: list[Any], count: int) -> None:
+def _fill_up(column: list[Any], count: int) -> None:
     """Add missing cells until there are `count`."""
     column.extend([None] * (count - len(column)))
 
@@ -783,34 +786,34 @@ def parse_object(line: str, valid: bool) -> dict[str, Any] | str:
     return row if not escaped or is_encodable(json.dumps(row, ensure_ascii=False)) else "invalid Unicode"
 
 
-def append_object(path: Path, columns: dict[str, list[Any]], row: Mapping[str, Any], count: int) -> None:
+def _append_object(path: Path, columns: dict[str, list[Any]], row: Mapping[str, Any], count: int) -> None:
     """Add a row to columns of `count` cells or fewer, those that were missing last, and a column for each new key."""
     for key, value in row.items():
         column = columns.setdefault(key, [])
-        fill_up(column, count)
+        _fill_up(column, count)
         column.append(value)
     if len(columns) > KEY_LIMIT:
         raise DataError(f"{path}: more than {KEY_LIMIT:,} different keys; wanted the same keys in each line")
 
 
-def iterate_parquet(path: Path, max_bytes: int, count: int | None) -> Iterator[Table]:
+def _iterate_parquet(path: Path, max_bytes: int, count: int | None) -> Iterator[Table]:
     """Read the columns of scalars, and those of `{bytes, path}`; bytes alone become text where they are UTF-8."""
-    check_pyarrow(f"reading {path}")
+    _check_pyarrow(f"reading {path}")
     import pyarrow
     from pyarrow import parquet
 
     # Opened here, since pyarrow takes a part of a path such as `year=2020` for one more column.
     try:
         with open_regular(path) as file, parquet.ParquetFile(file) as source:
-            names = [field.name for field in source.schema_arrow if is_readable(field.type)]
-            nested = [field.name for field in source.schema_arrow if not is_readable(field.type)]
+            names = [field.name for field in source.schema_arrow if _is_readable(field.type)]
+            nested = [field.name for field in source.schema_arrow if not _is_readable(field.type)]
             _check_names(path, names)
             known = frozenset(names)
-            sizes = measure_groups(source, known)
-            held = measure_parquet(source, known) if count is None else GROUP_COPIES * max(sizes, default=0)
+            sizes = _measure_groups(source, known)
+            held = _measure_parquet(source, known) if count is None else _GROUP_COPIES * max(sizes, default=0)
             check_size(path, held, max_bytes)
-            check_expansion(path, sum(sizes), source.metadata.num_rows)
-            texts = list_texts(source.metadata, known)
+            _check_expansion(path, sum(sizes), source.metadata.num_rows)
+            texts = _list_texts(source.metadata, known)
         left = f"left out, since their cells are lists or records: {', '.join(nested[:5])}"
         notes = (left,) if nested else ()
         # A value that repeats is stored once, and so it is kept: a million times the same text is a text.
@@ -835,34 +838,34 @@ def iterate_parquet(path: Path, max_bytes: int, count: int | None) -> Iterator[T
         raise DataError(f"{path}: damaged, or no Parquet: {' '.join(str(error).split())[:400]}") from error
 
 
-def measure_parquet(source: Any, names: Collection[str]) -> int:
+def _measure_parquet(source: Any, names: Collection[str]) -> int:
     """Return what the columns take in memory by a file's own word: cells, and what is unpacked for them."""
     metadata = source.metadata
-    rows = max(int(metadata.num_rows), sum(int(group.num_rows) for group in list_groups(metadata)))
-    sizes, shared = measure_groups(source, names), set(list_texts(metadata, names))
+    rows = max(int(metadata.num_rows), sum(int(group.num_rows) for group in _list_groups(metadata)))
+    sizes, shared = _measure_groups(source, names), set(_list_texts(metadata, names))
     # While a group is read, there are its pages, its values and dictionary as Arrow builds them, and Python's.
-    held = sum(sizes) + GROUP_COPIES * max(sizes, default=0)
-    return held + rows * (ROW_BYTES + sum(8 if name in shared else CELL_BYTES for name in names))
+    held = sum(sizes) + _GROUP_COPIES * max(sizes, default=0)
+    return held + rows * (_ROW_BYTES + sum(8 if name in shared else CELL_BYTES for name in names))
 
 
-def measure_groups(source: Any, names: Collection[str]) -> list[int]:
+def _measure_groups(source: Any, names: Collection[str]) -> list[int]:
     """Return the bytes of the columns' pages in each group of rows once they are unpacked, by a file's own word."""
     return [
         sum(
             int(chunk.total_uncompressed_size)
             for chunk in map(group.column, range(group.num_columns))
-            if is_part(chunk.path_in_schema, names)
+            if _is_part(chunk.path_in_schema, names)
         )
-        for group in list_groups(source.metadata)
+        for group in _list_groups(source.metadata)
     ]
 
 
-def list_groups(metadata: Any) -> list[Any]:
+def _list_groups(metadata: Any) -> list[Any]:
     """Return what a Parquet file says of each of its groups of rows."""
     return [metadata.row_group(index) for index in range(metadata.num_row_groups)]
 
 
-def check_expansion(path: Path, unpacked: int, rows: int) -> None:
+def _check_expansion(path: Path, unpacked: int, rows: int) -> None:
     """Raise DataError for a small file that unpacks to far more, or to far more rows: much is made of each of both."""
     size = path.stat().st_size
     if unpacked > _FREE_BYTES + _EXPANSION * size:
@@ -870,20 +873,20 @@ def check_expansion(path: Path, unpacked: int, rows: int) -> None:
             f"{path}: wanted at most {_FREE_BYTES:,} bytes, and {_EXPANSION} for each byte of the file, found "
             f"{unpacked:,} in {size:,} bytes; write it without compression"
         )
-    if rows > FREE_ROWS + ROWS_A_BYTE * size:
+    if rows > FREE_ROWS + _ROWS_A_BYTE * size:
         raise DataError(
-            f"{path}: wanted at most {FREE_ROWS:,} rows, and {ROWS_A_BYTE} for each byte of the file, found {rows:,} "
+            f"{path}: wanted at most {FREE_ROWS:,} rows, and {_ROWS_A_BYTE} for each byte of the file, found {rows:,} "
             f"in {size:,} bytes; leave out rows that repeat others"
         )
 
 
-def list_texts(metadata: Any, names: Collection[str]) -> list[str]:
+def _list_texts(metadata: Any, names: Collection[str]) -> list[str]:
     """Return the paths of the columns of texts and bytes, which may be stored as references to few values."""
     schema = (metadata.schema.column(index) for index in range(metadata.num_columns))
-    return [item.path for item in schema if item.physical_type == "BYTE_ARRAY" and is_part(item.path, names)]
+    return [item.path for item in schema if item.physical_type == "BYTE_ARRAY" and _is_part(item.path, names)]
 
 
-def is_part(path: str, names: Collection[str]) -> bool:
+def _is_part(path: str, names: Collection[str]) -> bool:
     """Whether what a Parquet file calls `column` or `column.field` is one of some columns."""
     return path in names or path.removesuffix(".bytes").removesuffix(".path") in names
 
@@ -911,7 +914,7 @@ def _decode(cell: bytes) -> str | bytes:
         return cell
 
 
-def is_readable(kind: Any) -> bool:
+def _is_readable(kind: Any) -> bool:
     """Whether a Parquet column holds scalars, or files' contents and paths."""
     import pyarrow
 

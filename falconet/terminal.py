@@ -1,4 +1,4 @@
-"""What the command line shows: progress on standard error, tables on standard output. Imports no torch."""
+"""Terminal output: progress on standard error, tables on standard output. Importing this does not import torch."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from falconet.errors import StorageError
 from falconet.escaping import escape_line, escape_lines
 from falconet.modalities import MODALITIES
 from falconet.training import Callback, EpochRow
-from falconet.units import show_loss
+from falconet.units import format_loss
 
 if TYPE_CHECKING:
     from falconet.compression.search import Trial
     from falconet.data import Dataset, Unreadable
     from falconet.data.checks import DataReport
 
-PIPE_WIDTH = 10_000
-PATHS = ("file", "picture")
-"""Columns whose cells may lose their middle where there is no room."""
-SHORTEST = 16
-"""Letters of a path that stay in any case."""
+_PIPE_WIDTH = 10_000
+_PATHS = ("file", "picture")
+"""Columns of paths, which may be shortened in the middle where there is no room."""
+_SHORTEST = 16
+"""Characters of a path that are kept in any case."""
 _GAP = "  "
-"""Between columns, and before what belongs to the line above."""
-GONE = (errno.EPIPE, errno.EBADF, errno.EIO)
-"""What writing fails with once nobody reads any more: a closed pipe, a closed stream, a terminal that has gone."""
+"""Gap between columns, and indentation of lines that continue a row."""
+_GONE = (errno.EPIPE, errno.EBADF, errno.EIO)
+"""Error numbers of writing to a closed pipe, a closed stream, or a terminal that has gone."""
 
 
 class Stream(io.TextIOBase):
-    """Standard output or error as long as somebody reads it; after that, what is written is lost, and nothing else.
+    """Standard output or error that discards output, without an error, once its reader has gone.
 
-    A training that has taken hours must not fail because the terminal that watched it was closed.
+    Training for hours must not fail because a terminal was closed.
     """
 
     def __init__(self, name: str) -> None:
@@ -48,17 +48,17 @@ class Stream(io.TextIOBase):
 
     @property
     def stream(self) -> Any:
-        """What Python has for it now; None where the process was started without."""
+        """Python's current stream; None where the process has none."""
         found = getattr(sys, self.name)
         return None if found is None or found.closed else found
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """Of the stream; what it cannot hold is escaped by the stream."""
+        """Encoding of the stream, which escapes other characters."""
         return getattr(self.stream, "encoding", None) or "utf-8"
 
     def isatty(self) -> bool:
-        """Whether a person is looking."""
+        """Return whether the stream is a terminal."""
         return self.stream is not None and bool(self.stream.isatty())
 
     def fileno(self) -> int:
@@ -68,32 +68,32 @@ class Stream(io.TextIOBase):
         return int(self.stream.fileno())
 
     def write(self, text: str) -> int:
-        """Write at once. Raises StorageError where a file that output goes to is full."""
+        """Write and flush. Raises StorageError where the output is a file on a full disk."""
         try:
             if self.stream is not None:
                 self.stream.write(text)
                 self.stream.flush()
         except OSError as error:
-            if error.errno not in GONE:
+            if error.errno not in _GONE:
                 raise StorageError(f"cannot write to {self.name}: {error.strerror}; make room") from error
         return len(text)
 
 
 OUT: Any = Stream("stdout")  # What rich asks of a file is less than all that `IO[str]` names.
-ERR: Any = Stream("stderr")
+_ERR: Any = Stream("stderr")
 
 
 class ProgressBar(Callback):
-    """A bar on a terminal or in a notebook with widgets, a plain line an epoch elsewhere; both on standard error."""
+    """A progress bar on a terminal or in a notebook with widgets, else a line per epoch; both on standard error."""
 
     def __init__(self, title: str) -> None:
         self.title = escape_line(title)
         self.epochs, self.length = 0, 0
         # Names are text, whatever brackets and colons they hold.
-        self.console = Console(file=ERR, highlight=False, markup=False, emoji=False)
+        self.console = Console(file=_ERR, highlight=False, markup=False, emoji=False)
         texts = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn("steps"))
         columns = (*texts, TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False))
-        self.progress = Progress(*columns, console=self.console) if can_redraw(self.console) else None
+        self.progress = Progress(*columns, console=self.console) if _can_redraw(self.console) else None
         self.task = self.progress.add_task(self.title, total=None, note="") if self.progress else None
 
     def on_start(self, epochs: int, steps_per_epoch: int, history: Sequence[EpochRow]) -> None:
@@ -117,7 +117,7 @@ class ProgressBar(Callback):
             self.progress.stop()
 
     def on_epoch(self, row: EpochRow, best: bool) -> None:
-        figures = f"loss {show_loss(row.train_loss)}  val {row.val_accuracy:.2%}"
+        figures = f"loss {format_loss(row.train_loss)}  val {row.val_accuracy:.2%}"
         note = f"epoch {row.epoch}/{self.epochs}  {figures}{'  best' if best else ''}"
         if self.progress and self.task is not None:
             self.progress.update(self.task, note=note, completed=row.epoch * self.length)
@@ -125,8 +125,8 @@ class ProgressBar(Callback):
             self.console.print(f"{self.title}: {note}", soft_wrap=True)
 
 
-def can_redraw(console: Console) -> bool:
-    """Whether what was drawn can be drawn over: on a terminal, and in a notebook where it has widgets."""
+def _can_redraw(console: Console) -> bool:
+    """Whether output can be redrawn: on a terminal, and in a notebook with widgets."""
     return console.is_terminal and (not console.is_jupyter or find_spec("ipywidgets") is not None)
 
 
@@ -136,12 +136,12 @@ def print_json(content: Any) -> None:
 
 
 def print_line(text: str = "") -> None:
-    """Print a line of results on standard output; names in it cannot break it, nor command the terminal."""
+    """Print a line of results on standard output; line breaks and control characters in names are escaped."""
     OUT.write(escape_line(text) + "\n")
 
 
 def print_some(lines: Sequence[str], limit: int = 10) -> None:
-    """Print the first lines of a list, indented, and how many there are besides."""
+    """Print the first lines of a list, indented, and the number of others."""
     for line in lines[:limit]:
         print_line(f"  {line}")
     if len(lines) > limit:
@@ -150,7 +150,7 @@ def print_some(lines: Sequence[str], limit: int = 10) -> None:
 
 def print_note(text: str) -> None:
     """Print a line about the work on standard error."""
-    ERR.write(escape_line(text) + "\n")
+    _ERR.write(escape_line(text) + "\n")
 
 
 def watch(model: str) -> tuple[ProgressBar]:
@@ -159,11 +159,11 @@ def watch(model: str) -> tuple[ProgressBar]:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table on standard output: numbers to the right; nothing is wrapped where it is piped.
+    """Print a table on standard output, with numbers right-aligned; nothing is wrapped in a pipe.
 
-    On a terminal, labels and figures stay whole however narrow it is; see `_lay_out`.
+    On a terminal, labels and figures are never cut, however narrow it is; see `_lay_out`.
     """
-    width = find_width()
+    width = _find_width()
     console = Console(file=OUT, highlight=False, markup=False, emoji=False, width=width)
     title, *lines = _lay_out([escape_line(name) for name in columns], [[*map(escape_line, row)] for row in rows], width)
     console.print(Text(title, style="bold"), soft_wrap=True)
@@ -171,16 +171,16 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         console.print(Text(line), soft_wrap=True)
 
 
-def find_width() -> int:
-    """Return the columns of the terminal; so many that nothing is wrapped where there is none."""
-    return Console(file=OUT).width if OUT.isatty() else PIPE_WIDTH
+def _find_width() -> int:
+    """Return the width of the terminal in columns; without one, so many that nothing is wrapped."""
+    return Console(file=OUT).width if OUT.isatty() else _PIPE_WIDTH
 
 
 def _lay_out(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
-    """Return a table's lines, of `width` at most: the first one, which names the columns, and those of the rows.
+    """Return a table's lines, of `width` columns at most: the header, and the lines of the rows.
 
-    Where there is no room, paths lose their middle and texts are folded between words. Where that is not enough, each
-    row's first cell has a line of its own above the others; and where not even these fit, each cell has.
+    Where there is no room, paths lose their middle and texts are wrapped. Where that is not enough, each row's first
+    cell has a line of its own above the others; and where these do not fit either, each cell has one.
     """
     # A dash stands for a number that there is none of.
     numeric = [
@@ -188,12 +188,12 @@ def _lay_out(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) 
         for place in range(len(columns))
     ]
     cells = [columns, *rows]
-    widths = divide_width(cells, numeric, width)
+    widths = _divide_width(cells, numeric, width)
     if widths is not None:
         named = [[*zip(columns, row, widths, strict=True)] for row in cells]
-        cut = [[_abridge(cell, size) if name in PATHS else cell for name, cell, size in row] for row in named]
+        cut = [[_abridge(cell, size) if name in _PATHS else cell for name, cell, size in row] for row in named]
         return [line for row in cut for line in _format_row(row, widths, numeric)]
-    widths = divide_width([row[1:] for row in cells], numeric[1:], width - len(_GAP))
+    widths = _divide_width([row[1:] for row in cells], numeric[1:], width - len(_GAP))
     lines: list[str] = []
     for row in cells if widths is not None else rows:
         lines += _fold(row[0], width)
@@ -206,14 +206,14 @@ def _lay_out(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) 
     return lines if widths is not None else [columns[0], *lines]
 
 
-def divide_width(cells: Sequence[Sequence[str]], numeric: Sequence[bool], width: int) -> list[int] | None:
+def _divide_width(cells: Sequence[Sequence[str]], numeric: Sequence[bool], width: int) -> list[int] | None:
     """Return the width of each column, `cells` beginning with their names; None where they do not fit."""
     wanted, least = [], []
     for place, (name, *found) in enumerate(zip(*cells, strict=True)):
         whole = max(map(cell_len, found), default=0)
         longest = max((cell_len(word) for cell in found for word in cell.split()), default=0)
-        if name in PATHS:
-            longest = min(longest, SHORTEST)
+        if name in _PATHS:
+            longest = min(longest, _SHORTEST)
         title = max(map(cell_len, name.split()), default=0)
         wanted.append(max(whole, cell_len(name)))
         least.append(max(whole if numeric[place] else longest, title))
@@ -221,7 +221,7 @@ def divide_width(cells: Sequence[Sequence[str]], numeric: Sequence[bool], width:
     if spare < 0:
         return None
     # What must not be cut comes before paths.
-    for place in sorted(range(len(least)), key=lambda place: cells[0][place] in PATHS):
+    for place in sorted(range(len(least)), key=lambda place: cells[0][place] in _PATHS):
         more = min(wanted[place] - least[place], spare)
         least[place] += more
         spare -= more
@@ -241,7 +241,7 @@ def _format_row(row: Sequence[str], widths: Sequence[int], numeric: Sequence[boo
 
 
 def _abridge(path: str, width: int) -> str:
-    """Return a path in `width` columns at most, its middle left out; more of the end stays than of the beginning."""
+    """Return a path in `width` columns at most, without its middle; more of its end is kept than of its beginning."""
     if cell_len(path) <= width:
         return path
     head, tail = chop_cells(path, (width - 1) // 3)[0], path
@@ -251,7 +251,7 @@ def _abridge(path: str, width: int) -> str:
 
 
 def _fold(text: str, width: int) -> list[str]:
-    """Return a text in lines of at most `width` columns, broken between words as far as that goes."""
+    """Return a text wrapped to at most `width` columns, between words where possible."""
     lines = [""]
     for word in text.split(" "):
         whole = f"{lines[-1]} {word}" if lines[-1] else word
@@ -265,7 +265,7 @@ def _fold(text: str, width: int) -> list[str]:
 
 
 def print_shades(lead: str, parts: Sequence[tuple[str, float]]) -> None:
-    """Print a text whose parts stand on colors: orange from 0 to 1, blue from 0 to -1; plain where it is piped."""
+    """Print a text with colored parts: orange from 0 to 1, blue from 0 to -1; plain in a pipe."""
     line = Text(escape_line(lead))
     for part, shade in parts:
         # Half the color at most, so that letters stay legible on it.
@@ -273,11 +273,11 @@ def print_shades(lead: str, parts: Sequence[tuple[str, float]]) -> None:
         full = (213, 94, 0) if shade > 0 else (0, 114, 178)
         red, green, blue = (round(255 + strength * (value - 255)) for value in full)
         line.append(escape_lines(part), style=f"black on #{red:02x}{green:02x}{blue:02x}")
-    Console(file=OUT, highlight=False, markup=False, emoji=False, width=find_width()).print(line)
+    Console(file=OUT, highlight=False, markup=False, emoji=False, width=_find_width()).print(line)
 
 
 def print_left_out(ignored: Mapping[str, int], unreadable: Sequence[Unreadable]) -> None:
-    """Say which files of a source were no samples, and how many that should be could not be read."""
+    """Print the numbers of a source's files that were no samples, and of samples that could not be read."""
     if ignored:
         from falconet.data.files import describe_ignored
 
@@ -288,12 +288,12 @@ def print_left_out(ignored: Mapping[str, int], unreadable: Sequence[Unreadable])
 
 
 def describe_kind(data: Dataset | DataReport) -> str:
-    """Return what the samples are and how large."""
+    """Return kind and size of the samples in words."""
     return MODALITIES[data.kind].describe_samples(data)
 
 
 def describe_columns(columns: Mapping[str, str]) -> str:
-    """Return which columns of a table are read as what, and how to choose others."""
+    """Return the roles of a table's columns in words, and how to choose others."""
     roles = ", ".join(f"{role} from {column!r}" for role, column in columns.items())
     return f"columns: {roles} (--set data.columns.ROLE=NAME chooses others)"
 

@@ -8,12 +8,12 @@ from types import MappingProxyType
 
 from falconet.errors import ConfigError
 
-COUNTS = MappingProxyType({"": 1, "k": 1000, "m": 10**6, "g": 10**9})
+_COUNTS = MappingProxyType({"": 1, "k": 1000, "m": 10**6, "g": 10**9})
 _BYTES = MappingProxyType({"b": 1, "kb": 1000, "mb": 10**6, "gb": 10**9, "kib": 1024, "mib": 2**20, "gib": 2**30})
-_SIZES = MappingProxyType({**COUNTS, **_BYTES})
-LATENCIES = MappingProxyType({"us": 1e-3, "ms": 1.0, "s": 1e3})
+_SIZES = MappingProxyType({**_COUNTS, **_BYTES})
+_LATENCIES = MappingProxyType({"us": 1e-3, "ms": 1.0, "s": 1e3})
 _TIMES = MappingProxyType({"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0})
-"""Units by their lower-case names, in bytes, milliseconds and seconds."""
+"""Units by their lower-case names: sizes in bytes, latencies in milliseconds, times in seconds."""
 
 
 def parse_size(text: str, name: str = "size") -> int:
@@ -23,7 +23,7 @@ def parse_size(text: str, name: str = "size") -> int:
 
 def parse_count(text: str, name: str = "count") -> int:
     """Return the number that `1.5M`, `300k` or `300000` means. Raises ConfigError."""
-    return int(parse(text, COUNTS, name, "a number such as 1.5M or 300k", least=1))
+    return int(parse(text, _COUNTS, name, "a number such as 1.5M or 300k", least=1))
 
 
 def parse_time(text: str, name: str = "time") -> float:
@@ -33,7 +33,7 @@ def parse_time(text: str, name: str = "time") -> float:
 
 def parse_latency(text: str, name: str = "latency") -> float:
     """Return the milliseconds of `1ms` or `250us`; `1m` would be a minute, and is none. Raises ConfigError."""
-    return parse(text, LATENCIES, name, "a time such as 1ms or 250us")
+    return parse(text, _LATENCIES, name, "a time such as 1ms or 250us")
 
 
 def parse(text: str, units: Mapping[str, float], name: str, wanted: str, least: float = 0.0) -> float:
@@ -51,17 +51,17 @@ def parse(text: str, units: Mapping[str, float], name: str, wanted: str, least: 
     return value
 
 
-def show_epochs(count: int) -> str:
+def format_epochs(count: int) -> str:
     """Return a number of epochs with its noun."""
     return f"{count:,} epoch{'' if count == 1 else 's'}"
 
 
-def show_loss(loss: float) -> str:
+def format_loss(loss: float) -> str:
     """Return a loss to four decimals; of a small one, which would be all zeros, two digits and a power of ten."""
     return f"{loss:.1e}" if 0 < loss < 0.001 else f"{loss:.4f}"
 
 
-def show_size(size: int) -> str:
+def format_size(size: int) -> str:
     """Return bytes as people read them, in thousands."""
     if size < 10_000:
         return f"{size:,} bytes"

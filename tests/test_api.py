@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def test_arrays_pictures_and_lists_are_one_data_set() -> None:
     assert len({dataset.splits_fingerprint for dataset in made}) == 1
     first = made[0]
     assert (first.classes, first.size, first.channels) == (CLASSES, (12, 12), 1)
-    assert first.made == {"val", "test"}
+    assert first.made_splits == {"val", "test"}
     assert sum(map(len, (first.train, first.val, first.test))) == 90
 
 
@@ -145,7 +146,7 @@ def test_tables_in_memory(library: str) -> None:
         df = pytest.importorskip("pyarrow").table(cells)
     dataset = Dataset.from_dataframe(df, text="note", label="mood", split="part")
     assert (dataset.kind, dataset.classes, len(dataset.test)) == ("text", ("bad", "good"), 10)
-    assert dataset.made == {"val"}
+    assert dataset.made_splits == {"val"}
     assert dataset.columns == {"text": "note", "label": "mood", "split": "part"}
 
 
@@ -351,10 +352,19 @@ def test_evaluating_splits_data_sets_and_models_is_one_thing(run: Run, dataset: 
     assert model.evaluate(dataset.test) == model.evaluate(dataset) == falconet.evaluate(model, dataset.test) == run.test
     assert falconet.evaluate(run.out, dataset) == run.test
     assert model.evaluate(dataset.val).split == "val"
+    assert model.evaluate(dataset.split("test")) == run.test
+    assert model.evaluate(dataset.split("all")) == model.evaluate(dataset, split="all")
+    with pytest.raises(UsageError, match=r"such as dataset\.test or dataset\.split\(name\), found"):
+        model.evaluate(dataset.splits["test"])
     part = model.evaluate(dataset.test.take(np.arange(5)))
     assert (part.n, part.split) == (5, "test")
     assert model.evaluate(dataset.test, against=model).against is not None
     assert falconet.measure_robustness(model, dataset.test, attacks=False).clean_accuracy == run.test.accuracy
+    # Classes are matched by their names, in whatever order a data set has them.
+    test = dataset.test
+    turned = replace(dataset, classes=dataset.classes[::-1])
+    other = replace(test, labels=len(dataset.classes) - 1 - test.labels, owner=turned)
+    assert falconet.measure_robustness(model, other, attacks=False).clean_accuracy == run.test.accuracy
     assert falconet.measure_costs(model, dataset.test.samples, starts=1, energy_seconds=0.1).batch == 64
 
 
@@ -379,6 +389,7 @@ def test_a_data_set_that_was_split_otherwise_is_refused(run: Run) -> None:
         run.model.compress(turned, progress=False)
 
 
+@pytest.mark.slow
 def test_explanations_need_no_folder(run: Run, dataset: Dataset, tmp_path: Path) -> None:
     found = run.model.explain([Image.fromarray(X[0]), X[1]], method="gradcam")
     assert [item.method for item in found.items] == ["gradcam"] * 2
@@ -410,6 +421,7 @@ def test_what_is_no_model_is_refused() -> None:
         falconet.load("nowhere")
 
 
+@pytest.mark.slow
 def test_an_export_is_compared_on_the_model_s_own_arrays(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     result = run.model.export("onnx", tmp_path / "model.onnx")

@@ -26,7 +26,7 @@ from falconet.auditing import (
     warn_unlearnable,
 )
 from falconet.data import Split
-from falconet.data.splits import complete_splits, mix, unite_split
+from falconet.data.splits import complete_splits, hash_with_seed, unite_split
 from falconet.errors import DataError
 from tests.data.builders import make_dataset, make_split
 
@@ -78,6 +78,7 @@ def test_wrong_labels_of_series_are_found_without_training(tmp_path: Path) -> No
     assert {position(error.name) for error in found} == set(wrong.tolist())
 
 
+@pytest.mark.slow
 def test_labels_that_teach_nothing_are_told_and_none_is_called_wrong(tmp_path: Path, capsys: Capture) -> None:
     generator = np.random.default_rng(0)
     np.savez(tmp_path / "dice.npz", series=generator.normal(size=(200, 20)), labels=generator.integers(0, 2, 200))
@@ -106,7 +107,7 @@ def test_answers_must_agree_with_labels_by_more_than_chance() -> None:
 
 def test_too_few_samples_are_refused(tmp_path: Path) -> None:
     write_digits(tmp_path / "few.npz", np.array([], dtype=np.int64), 30)
-    with pytest.raises(DataError, match=r"--label-errors: wanted enough different samples of each class"):
+    with pytest.raises(DataError, match=r"label_errors: wanted enough different samples of each class"):
         find_label_errors(load_dataset(tmp_path / "few.npz"))
 
 
@@ -114,7 +115,7 @@ def test_folds_of_samples_without_groups_follow_from_content() -> None:
     split = make_split([0, 1] * 50, content=[*range(60), *range(40)])
     folds = part(split, 2)
     assert set(folds.tolist()) == set(range(_FOLDS))
-    assert folds.tolist() == (mix(split.hashes, 0) % np.uint64(_FOLDS)).tolist()
+    assert folds.tolist() == (hash_with_seed(split.hashes, 0) % np.uint64(_FOLDS)).tolist()
 
 
 @settings(deadline=None, max_examples=40)

@@ -14,11 +14,11 @@ from jinja2 import nodes
 
 import falconet
 from falconet.modalities import MODALITIES
-from falconet.spec import ImageSpec, Kind, SeriesSpec, TextSpec
+from falconet.spec import ImageSpec, ModalityName, SeriesSpec, TextSpec
 
 ROOT = Path(falconet.__file__).parent
 SPECS = {"ImageSpec", "SeriesSpec", "TextSpec", "ClassificationSpec"}
-NAMES = {*get_args(Kind), "classification"}
+NAMES = {*get_args(ModalityName), "classification"}
 FIELDS = {"kind", "modality", "task"}
 """What holds a modality's or a task's name."""
 
@@ -131,7 +131,7 @@ def test_nobody_asks_which_modality_or_task_it_has() -> None:
 
 
 def test_the_table_holds_each_modality_once() -> None:
-    assert tuple(MODALITIES) == get_args(Kind)
+    assert tuple(MODALITIES) == get_args(ModalityName)
     assert [modality.name for modality in MODALITIES.values()] == list(MODALITIES)
     assert [modality.spec_type for modality in MODALITIES.values()] == [ImageSpec, SeriesSpec, TextSpec]
 
@@ -139,4 +139,4 @@ def test_the_table_holds_each_modality_once() -> None:
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("adapters.py")), ids=lambda path: path.parent.name)
 def test_each_layer_has_an_adapter_for_each_modality(path: Path) -> None:
     module = importlib.import_module(".".join(path.relative_to(ROOT.parent).with_suffix("").parts))
-    assert tuple(module.ADAPTERS) == get_args(Kind)
+    assert tuple(module.ADAPTERS) == get_args(ModalityName)

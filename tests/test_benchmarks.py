@@ -215,7 +215,7 @@ def test_falconet_and_peers_read_the_same_splits(
     made.mkdir()
     path = sources.write_source(make_sources(sources, made)[form], tmp_path, 0, tmp_path / "splits")
     dataset = load_dataset(path)
-    assert not dataset.made
+    assert not dataset.made_splits
     for name, split in dataset.splits.items():
         samples, labels = peers.read_split(path, name)
         assert Counter(labels) == Counter(dataset.classes[label] for label in split.labels)

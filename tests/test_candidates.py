@@ -11,10 +11,11 @@ import yaml
 
 from falconet.artifact import load_artifact
 from falconet.errors import InterruptedRunError
+from falconet.leaderboard import choose_best_row
 from falconet.model import train
 from falconet.planning import LEADERBOARD_FILE, plan_run
 from falconet.report import LeaderboardRow
-from falconet.runs import RunResult, choose_best_row, execute
+from falconet.runs import RunResult, execute
 from falconet.training import Callback
 
 
@@ -102,7 +103,7 @@ def test_which_network_is_kept(rows: list[tuple[str, float | None, float, int, i
 def test_candidates_share_what_suits_any_network(images: Path, tmp_path: Path) -> None:
     asked = {"training": {"seed": 7, "device": "cpu", "class_weights": "effective", "learning_rate": 0.5}}
     plan = plan_run(images, settings=asked, out=tmp_path / "run")
-    (candidate,) = plan.solved
+    (candidate,) = plan.probe_candidates
     assert (candidate.training.seed, candidate.training.device, candidate.training.class_weights) == (
         7,
         "cpu",
@@ -148,14 +149,14 @@ def test_an_interrupted_run_still_knows_its_candidates(images: Path, tmp_path: P
 
 def test_a_named_network_has_no_candidates(images: Path, tmp_path: Path) -> None:
     plan = plan_run(images, model="lenet_relu", out=tmp_path / "run")
-    assert plan.solved == ()
+    assert plan.probe_candidates == ()
     assert plan.seconds is None
     assert plan.autotune == frozenset()
 
 
 def test_a_time_shortens_a_run(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Each of 56 samples takes a quarter of a second, so that an epoch takes 1.25 times 14 s.
-    monkeypatch.setattr("falconet.training.probing.measure_speed", lambda *_: 4.0)
+    monkeypatch.setattr("falconet.training.autotuning.measure_training_throughput", lambda *_: 4.0)
     plan = plan_run(
         images, model="lenet_relu", out=tmp_path / "run", seconds=60, settings={"training": {"patience": 9}}
     )
@@ -166,7 +167,7 @@ def test_a_time_shortens_a_run(images: Path, tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_run_that_is_too_short_says_so(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("falconet.training.probing.measure_speed", lambda *_: 0.1)
+    monkeypatch.setattr("falconet.training.autotuning.measure_training_throughput", lambda *_: 0.1)
     lines: list[str] = []
     result = train(
         images, model="lenet_relu", settings=SLOW, seconds=60, out=tmp_path / "run", callbacks=[Notes(lines)]
@@ -179,7 +180,7 @@ def test_a_candidate_that_would_take_too_long_is_left_out(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Features of 64 training and validation samples would take more than half of a minute.
-    monkeypatch.setattr("falconet.runs.measure_answers", lambda *_: 2.0)
+    monkeypatch.setattr("falconet.runs.measure_inference_throughput", lambda *_: 2.0)
     lines: list[str] = []
     result = run(images, tmp_path / "run", seconds=60, callbacks=[Notes(lines)])
     assert result.architecture == "lenet_relu"
@@ -202,7 +203,7 @@ def test_a_run_that_goes_on_tries_what_it_tried_before(images: Path, tmp_path: P
     assert [row.model for row in result.report.log.leaderboard] == ["linear", "lenet_relu"]
     leaderboard = json.loads((out / LEADERBOARD_FILE).read_text())
     (out / LEADERBOARD_FILE).write_text(json.dumps({"candidates": []}))
-    assert plan_run(images, out=out, if_exists="resume").solved == ()
+    assert plan_run(images, out=out, if_exists="resume").probe_candidates == ()
     (out / LEADERBOARD_FILE).write_text(json.dumps(leaderboard))
 
 

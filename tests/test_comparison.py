@@ -22,21 +22,21 @@ from hypothesis import strategies as st
 
 from falconet import Comparison, RunResult, cli, compare, load_dataset
 from falconet.comparison import ComparisonRow
-from falconet.comparison.comparing import Evaluated, _list_rows
-from falconet.comparison.contenders import (
-    Contender,
-    Study,
-    agree,
+from falconet.comparison.compared_models import (
+    ComparedModel,
+    ComparisonContext,
     check_folder,
-    parse_contender,
-    parse_contenders,
+    make_shared_config,
+    parse_compared,
+    parse_compared_models,
     record_terms,
 )
+from falconet.comparison.comparing import Evaluated, _list_rows
 from falconet.comparison.pages import write_comparison
 from falconet.comparison.plots import draw_front
 from falconet.comparison.results import COSTS, compare_pairs, find_front, rank_rows
 from falconet.comparison.tables import format_row
-from falconet.comparison.trials import ModelTrial, load_trial, plan_trial
+from falconet.comparison.trials import ModelRun, load_trial, plan_trial
 from falconet.errors import ConfigError, DataError, FalconetError, PathError, UnknownNameError, UsageError
 from falconet.latency import Latency
 from falconet.model_files import redact_settings
@@ -63,13 +63,13 @@ def compared(few: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Compa
     """Two networks of two seeds each, and what was told; do not write to its folder."""
     lines: list[str] = []
     out = tmp_path_factory.mktemp("compared") / "out"
-    return compare(few, NAMES, out=out, seeds=2, epochs=2, settings=SETTINGS, tell=lines.append), lines
+    return compare(few, NAMES, out=out, seeds=2, epochs=2, settings=SETTINGS, notify=lines.append), lines
 
 
 def again(few: Path, comparison: Comparison, models: list[str], **changes: Any) -> tuple[Comparison, list[str]]:
     lines: list[str] = []
     asked = {"seeds": 2, "epochs": 2, "settings": SETTINGS, **changes}
-    return compare(few, models, out=comparison.out, tell=lines.append, **asked), lines
+    return compare(few, models, out=comparison.out, notify=lines.append, **asked), lines
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -223,7 +223,7 @@ def test_a_single_run_beside_means_is_called_one(
 def test_folds_rank_models(few: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     asked: dict[str, Any] = {"out": tmp_path / "out", "seeds": 1, "epochs": 2, "settings": SETTINGS, "folds": 3}
-    comparison = compare(few, NAMES, **asked, tell=lines.append)
+    comparison = compare(few, NAMES, **asked, notify=lines.append)
     for row in comparison.rows:
         kept = [read_json(tmp_path / "out" / "folds" / f"{row.model}-3-{fold}.json") for fold in range(3)]
         accuracies = [one["val_accuracy"] for one in kept]
@@ -283,7 +283,7 @@ def test_one_failing_model_does_not_lose_the_others(few: Path, tmp_path: Path) -
     lines: list[str] = []
     comparison = compare(
         few, ["lenet300_100", "lenet_relu"], out=tmp_path / "out", seeds=1, epochs=1, settings=settings,
-        tell=lines.append,
+        notify=lines.append,
     )  # fmt: skip
     good, bad = comparison.rows
     assert (good.model, good.failed) == ("lenet_relu", None)
@@ -303,9 +303,9 @@ def test_one_failing_model_does_not_lose_the_others(few: Path, tmp_path: Path) -
     )
 
 
-def test_models_of_the_hub_are_contenders(trained: RunResult, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("falconet.comparison.contenders.fetch_model", lambda name: trained.out)
-    found, _ = parse_contenders(["hf:jane/digits@v1", "lenet5"])
+def test_models_of_the_hub_are_compared(trained: RunResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("falconet.comparison.compared_models.fetch_model", lambda name: trained.out)
+    found, _ = parse_compared_models(["hf:jane/digits@v1", "lenet5"])
     assert (found.name, found.folder, found.model) == ("hf:jane/digits@v1", trained.out, None)
 
 
@@ -346,7 +346,7 @@ def test_what_breaks_while_training_is_a_reason_too(few: Path, tmp_path: Path, m
     ]
     monkeypatch.undo()
     lines: list[str] = []
-    mended = compare(few, ["lenet5", "lenet300_100"], out=tmp_path / "out", seeds=2, epochs=1, tell=lines.append)
+    mended = compare(few, ["lenet5", "lenet300_100"], out=tmp_path / "out", seeds=2, epochs=1, notify=lines.append)
     assert not any(row.failed for row in mended.rows)
     assert ["(kept)" in line for line in lines] == [True, False, True, True]
 
@@ -375,12 +375,12 @@ def test_where_all_fail_it_is_an_error(few: Path, tmp_path: Path, monkeypatch: p
         (["lenet5"], {}, UsageError, "wanted two or more to compare, found 1"),
         (["lenet5", "no/such/folder"], {}, PathError, "no such folder: no/such/folder"),
         (["lenet5", "resnet20@mnist-resnte"], {}, UnknownNameError, "unknown recipe 'mnist-resnte'"),
-        (NAMES, {"seeds": 0}, UsageError, "--seeds: wanted 1 or more"),
-        (NAMES, {"folds": 1}, UsageError, "--folds: wanted 2 or more"),
+        (NAMES, {"seeds": 0}, UsageError, "seeds: wanted 1 or more"),
+        (NAMES, {"folds": 1}, UsageError, "folds: wanted 2 or more"),
         (NAMES, {"folds": 200}, DataError, "wanted enough different samples or groups"),
         (NAMES, {"epochs": 0}, ConfigError, "epochs: wanted 1 or more"),
         (NAMES, {"recipe": "nmist"}, UnknownNameError, "unknown recipe 'nmist'"),
-        (NAMES, {"settings": {"training": {"seed": 3}}}, ConfigError, "training.seed: it goes from 0"),
+        (NAMES, {"settings": {"training": {"seed": 3}}}, ConfigError, "training.seed goes from 0"),
         (NAMES, {"settings": {"training": {"epoch": 3}}}, UnknownNameError, "unknown setting 'training.epoch'"),
         (NAMES, {"settings": {"data": {"split": 3}}}, UnknownNameError, "unknown setting 'data.split'"),
     ],
@@ -422,20 +422,20 @@ def test_mistakes_are_told_without_torch() -> None:
 
 @pytest.mark.slow
 def test_names_mean_what_they_say(compared: tuple[Comparison, list[str]]) -> None:
-    assert parse_contender("resnet20@mnist-resnet").recipe == "mnist-resnet"
-    assert parse_contender("timm:resnet18").model == "timm:resnet18"
+    assert parse_compared("resnet20@mnist-resnet").recipe == "mnist-resnet"
+    assert parse_compared("timm:resnet18").model == "timm:resnet18"
     folder = str(compared[0].out / "runs" / "lenet_relu-0")
-    assert parse_contender(folder).folder == Path(folder)
+    assert parse_compared(folder).folder == Path(folder)
     with pytest.raises(PathError, match="wanted a trained model"):
-        parse_contender(str(compared[0].out))
+        parse_compared(str(compared[0].out))
 
 
 def test_a_recipe_s_network_counts_for_the_model_that_it_names() -> None:
-    from falconet.comparison.contenders import _Terms
+    from falconet.comparison.compared_models import _SharedConfig
 
-    terms = _Terms("digits", recipe="mnist-resnet")
-    assert terms.settings_for(parse_contender("resnet20")) == ("mnist-resnet", {})
-    recipe, settings = terms.settings_for(parse_contender("lenet5"))
+    terms = _SharedConfig("digits", recipe="mnist-resnet")
+    assert terms.settings_for(parse_compared("resnet20")) == ("mnist-resnet", {})
+    recipe, settings = terms.settings_for(parse_compared("lenet5"))
     assert recipe is None
     assert "model" not in settings
     assert settings["training"]["epochs"] == 4
@@ -481,10 +481,10 @@ def test_networks_of_a_comparison_are_timed_in_turns(
 
     monkeypatch.setattr("falconet.exporters.timing.measure_latencies", measure)
     none = np.zeros(3, dtype=np.int64)
-    trial = ModelTrial(trained.out, none, none, none.astype(np.uint64), num_classes=10, val_accuracy=0.5)
+    trial = ModelRun(trained.out, none, none, none.astype(np.uint64), num_classes=10, val_accuracy=0.5)
     evaluated = Evaluated((trial,))
-    contenders = [Contender(name, None, None, trained.out) for name in ("a", "b", "c")]
-    rows = _list_rows(dict(zip(contenders, [evaluated, "no reason", evaluated], strict=True)))
+    compared_models = [ComparedModel(name, None, None, trained.out) for name in ("a", "b", "c")]
+    rows = _list_rows(dict(zip(compared_models, [evaluated, "no reason", evaluated], strict=True)))
     assert asked == [2]
     assert [(row.model, row.latency_ms, row.failed) for row in rows] == [
         ("a", 1.0, None),
@@ -529,37 +529,38 @@ def make_rows(points: list[tuple[float, float]]) -> tuple[ComparisonRow, ...]:
 def test_a_recipe_that_was_changed_since_is_refused(own: bool, tmp_path: Path) -> None:
     recipe, out = tmp_path / "mine.yaml", tmp_path / "out"
     recipe.write_text("training: {epochs: 2}")
-    terms = agree("digits", 1, None if own else str(recipe), {})
-    contenders = parse_contenders([f"lenet5@{recipe}" if own else "lenet5", "lenet_relu"])
+    terms = make_shared_config("digits", 1, None if own else str(recipe), {})
+    compared_models = parse_compared_models([f"lenet5@{recipe}" if own else "lenet5", "lenet_relu"])
     out.mkdir()
-    record_terms(out, terms, contenders, "fingerprint")
-    more = parse_contenders([*(one.name for one in contenders), "lenet_relu@digits"])
+    record_terms(out, terms, compared_models, "fingerprint")
+    more = parse_compared_models([*(one.name for one in compared_models), "lenet_relu@digits"])
     check_folder(out, terms, more)
     record_terms(out, terms, more[1:], "fingerprint")
     recipe.write_text("# The same in other words.\ntraining:\n  epochs: 2")
-    check_folder(out, terms, contenders)
+    check_folder(out, terms, compared_models)
     recipe.write_text("training: {epochs: 3}")
     with pytest.raises(UsageError, match=r"was begun with another .*mine\.yaml, which was changed since"):
-        check_folder(out, terms, contenders)
+        check_folder(out, terms, compared_models)
     with pytest.raises(UsageError, match="which was changed since"):
-        plan_trial(contenders[0], 0, Study(terms, 1, out, load_dataset("digits"), None))
+        plan_trial(compared_models[0], 0, ComparisonContext(terms, 1, out, load_dataset("digits"), None))
 
 
 @pytest.mark.slow
 def test_a_run_that_was_copied_to_another_seed_is_not_kept(
     compared: tuple[Comparison, list[str]], tmp_path: Path
 ) -> None:
-    out, contender = tmp_path / "out", parse_contender("lenet_relu")
+    out, lenet = tmp_path / "out", parse_compared("lenet_relu")
     shutil.copytree(compared[0].out, out)
-    assert load_trial(contender, 1, out)
+    assert load_trial(lenet, 1, out)
     for copied, name in ((1, "lenet_relu"), (0, "lenet300_100")):
         shutil.rmtree(out / "runs" / f"{name}-{copied}")
         shutil.copytree(out / "runs/lenet_relu-0", out / "runs" / f"{name}-{copied}")
         shutil.copy(out / "answers/lenet_relu-0.npz", out / "answers" / f"{name}-{copied}.npz")
-        assert load_trial(parse_contender(name), copied, out) is None
-    assert load_trial(contender, 0, out)
+        assert load_trial(parse_compared(name), copied, out) is None
+    assert load_trial(lenet, 0, out)
 
 
+@pytest.mark.slow
 def test_plots_of_other_models_do_not_stay(tmp_path: Path) -> None:
     comparison = Comparison(tmp_path, "digits", "f", 9, 2, 1, make_rows([(0.9, 2), (0.8, 1)]), (), ())
     write_comparison(comparison)

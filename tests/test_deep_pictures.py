@@ -15,7 +15,7 @@ from falconet.artifact import load_artifact
 from falconet.data.dataset import ImageArray
 from falconet.data.files import open_files
 from falconet.data.loader import load_inputs, measure_inputs, to_input
-from falconet.data.preprocessing import Preprocess, load_prepared
+from falconet.data.preprocessing import ImagePreprocess, load_prepared
 from falconet.data.sources import load_dataset
 from falconet.errors import ConfigError, ExportError
 from falconet.exporters.exporting import choose_preprocess
@@ -36,14 +36,14 @@ def test_a_ramp_of_twelve_bits_keeps_its_levels(tmp_path: Path) -> None:
             Image.fromarray(np.roll(RAMP, index)).save(tmp_path / name / f"{index}.tif")
     raw = open_files([str(tmp_path / "a" / "0.tif")], DEEP).read(0)
     assert len(np.unique(raw)) == 4096
-    prepared = Preprocess(DEEP).prepare([raw])
+    prepared = ImagePreprocess(DEEP).prepare([raw])
     torch.testing.assert_close(prepared[0, 0], torch.from_numpy(RAMP / np.float32(4095)), atol=0.5 / 65535, rtol=0)
     # So does what training reads, from a file and from memory.
     split = load_dataset(tmp_path).splits["train"]
     cached = load_inputs(split, DEEP)
     batch = cached.inputs.take(torch.arange(1))
-    assert len(torch.unique(to_input(batch, Preprocess(DEEP)))) == 4096
-    held, _ = load_prepared(split.samples, Preprocess(DEEP))
+    assert len(torch.unique(to_input(batch, ImagePreprocess(DEEP)))) == 4096
+    held, _ = load_prepared(split.samples, ImagePreprocess(DEEP))
     assert held.dtype == torch.uint16
     assert len(torch.unique(held[0].int())) == 4096
     mean, deviation = measure_inputs(held, DEEP)
@@ -54,7 +54,7 @@ def test_a_ramp_of_twelve_bits_keeps_its_levels(tmp_path: Path) -> None:
 
 def test_bytes_are_the_same_to_deep_models() -> None:
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
-    preprocess = Preprocess(DEEP)
+    preprocess = ImagePreprocess(DEEP)
     assert torch.equal(preprocess.prepare([levels]), preprocess.prepare([levels * np.uint16(257)]))
 
 

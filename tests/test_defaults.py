@@ -10,7 +10,7 @@ from falconet.data import Dataset
 from falconet.data.dataset import ImageArray, Split
 from falconet.defaults import CANDIDATES, DataFacts, choose_candidates, choose_size, default_settings
 from falconet.models import MODELS
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 
 IMAGES = DataFacts("image", count=5_000, side=28, gray=True, recorded=False)
 SERIES = DataFacts("series", count=100, side=0, gray=False, recorded=False)
@@ -44,8 +44,8 @@ def test_texts_get_published_vectors_where_they_are_installed(monkeypatch: pytes
 
 
 def test_any_data_have_a_candidate() -> None:
-    images: tuple[Kind, tuple[int, ...]] = ("image", (1, 40, 41, 64, 65, 5_000))
-    every: tuple[tuple[Kind, tuple[int, ...]], ...] = (images, ("series", (0,)), ("text", (0,)))
+    images: tuple[ModalityName, tuple[int, ...]] = ("image", (1, 40, 41, 64, 65, 5_000))
+    every: tuple[tuple[ModalityName, tuple[int, ...]], ...] = (images, ("series", (0,)), ("text", (0,)))
     for kind, sides in every:
         for side in sides:
             for gray in (False, True):

@@ -12,7 +12,7 @@ from falconet import load_artifact
 from falconet.artifact import _FORMAT_VERSION, Artifact
 from falconet.data import Samples
 from falconet.data.dataset import ImageArray, SeriesArray, Texts
-from falconet.evaluation.answers import predict_logits
+from falconet.evaluation.logits import predict_logits
 from falconet.spec import ImageSpec, SeriesSpec
 
 GOLDEN = Path(__file__).parent / "assets" / "format-1"

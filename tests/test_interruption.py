@@ -93,9 +93,9 @@ app = importlib.import_module("falconet.cli.app")
 def press(*_, **__):
     os.kill(os.getpid(), signal.SIGINT)
 
-write = app.write_error
+write = app._write_error
 app.app = press if sys.argv[1] == "twice" else lambda *_, **__: 0
-app.write_error = lambda text: (write(text), press())
+app._write_error = lambda text: (write(text), press())
 atexit.register(press)
 app.main()
 """

@@ -35,7 +35,7 @@ from falconet.labeling.pool import iterate_named, read_pool
 from falconet.labeling.ranking import PoolPredictions, ask_model, choose_next
 from falconet.labeling.selection import choose_samples, measure_uncertainty, reduce_features
 from falconet.labeling.tasks import cut_task, format_task
-from falconet.training.linear_probe import find_dense_output, make_sparse
+from falconet.training.linear_probe import find_linear_classifier, make_sparse
 from tests.conftest import FolderMaker
 
 # Which samples
@@ -616,7 +616,10 @@ def test_a_model_of_words_is_asked_by_its_terms(tmp_path: Path) -> None:
     assert pool.labeled is not None
     beliefs = ask_model(artifact, pool.labeled)
     # As many as the output layer has, of norm 1 in each row.
-    assert beliefs.features.shape == (len(pool.labeled.splits["train"]), find_dense_output(artifact.model).in_features)
+    assert beliefs.features.shape == (
+        len(pool.labeled.splits["train"]),
+        find_linear_classifier(artifact.model).in_features,
+    )
     norms = beliefs.features.clone().to_dense().norm(dim=1)
     torch.testing.assert_close(norms, torch.ones(len(norms)))
     assert len(label(tmp_path / "notes.csv", model=trained.out, out=tmp_path / "labels", count=3).next) == 3
@@ -658,7 +661,7 @@ def test_the_page_asks_no_network_and_runs_nothing_but_its_script(tmp_path: Path
 @pytest.mark.slow
 def test_mistakes_are_told(tmp_path: Path, trained: RunResult) -> None:
     write_notes(tmp_path / "notes.csv", labeled=4)
-    with pytest.raises(ConfigError, match="--count: wanted 1 or more, found 0"):
+    with pytest.raises(ConfigError, match="count: wanted 1 or more, found 0"):
         label(tmp_path / "notes.csv", count=0)
     with pytest.raises(DataError, match="wanted image data, as the model takes, found text"):
         label(tmp_path / "notes.csv", model=trained.out, out=tmp_path / "labels")

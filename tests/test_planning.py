@@ -28,8 +28,8 @@ def test_everything_follows_from_the_data(make_folder: FolderMaker) -> None:
     small, large = plan_run("digits"), plan_run(make_folder(size=(90, 60)))
     assert (small.config.model.name, large.config.model.name) == ("lenet_relu", "efficientnet_lite0")
     assert (small.config.model.input_size, large.config.model.input_size) == (None, 96)
-    assert [config.model.name for config in small.solved] == ["linear"]
-    assert large.solved == ()
+    assert [config.model.name for config in small.probe_candidates] == ["linear"]
+    assert large.probe_candidates == ()
     assert plan_run(make_folder("again", size=(90, 60)), model="lenet5").config.model.input_size is None
     assert small.config.augmentation == POLICIES["image"]["digits"]
     assert large.config.augmentation == POLICIES["image"]["light"]
@@ -262,7 +262,7 @@ class TestExistingFolders:
         write_config(plan_run("digits", out=tmp_path / "run"))
         assert plan_run("digits", out=tmp_path / "run", epochs=7).config.training.epochs == 7  # nothing to lose yet
         (tmp_path / "run" / "model.safetensors").touch()
-        with pytest.raises(RunExistsError, match=r"--resume.*--overwrite"):
+        with pytest.raises(RunExistsError, match=r"'resume'.*'overwrite'"):
             plan_run("digits", out=tmp_path / "run")
         assert plan_run("digits", out=tmp_path / "run", if_exists="overwrite").if_exists == "overwrite"
 

@@ -52,9 +52,9 @@ SURFACE = {
         "predict_proba", "save", "spec",
     },
     falconet.Dataset: {
-        "channels", "classes", "columns", "config", "fingerprint", "from_arrays", "from_dataframe", "ignored",
-        "instead", "kind", "made", "notes", "rate", "size", "source", "split", "split_seed", "splits",
-        "splits_fingerprint", "test", "train", "unreadable", "val", "value_range",
+        "channels", "classes", "columns", "config", "fingerprint", "from_arrays", "from_dataframe",
+        "ignored", "empty_class_contents", "kind", "made_splits", "notes", "rate", "size", "source", "split",
+        "split_seed", "splits", "splits_fingerprint", "test", "train", "unreadable", "val", "value_range",
     },
     Split: {
         "classes", "extras", "group_names", "groups", "hashes", "labels", "name", "owner", "samples", "take",

@@ -103,12 +103,13 @@ def test_validation_samples_no_longer_evaluate_it(plain: RunResult, refitted: Ru
     told = evaluate(refitted.out, "digits", split="val").notes
     assert any("refit on its validation samples too" in note for note in told)
     assert not any("refit" in note for note in evaluate(plain.out, "digits", split="val").notes)
-    chosen = [evaluate(one.out, "digits", precision=0.5).abstention for one in (plain, refitted)]
+    chosen = [evaluate(one.out, "digits", target_accuracy=0.5).abstention for one in (plain, refitted)]
     assert [one.chosen.split for one in chosen if one and one.chosen] == ["val", "test"]
     with pytest.raises(DataError, match="found one trained with --refit: train it without"):
         read_data(load_artifact(refitted.out), "digits", None)
 
 
+@pytest.mark.slow
 def test_a_refit_that_was_stopped_goes_on_to_the_same_end(refitted: RunResult, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with pytest.raises(InterruptedRunError, match=r"stopped after 1 of \d epochs of the refit; the model of the run"):
@@ -119,6 +120,7 @@ def test_a_refit_that_was_stopped_goes_on_to_the_same_end(refitted: RunResult, t
     assert resumed.test == refitted.test
 
 
+@pytest.mark.slow
 def test_a_run_that_has_ended_can_be_refit_and_a_new_one_in_its_place_is_none(
     refitted: RunResult, tmp_path: Path
 ) -> None:

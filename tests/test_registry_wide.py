@@ -15,11 +15,11 @@ from falconet.artifact import Artifact, ArtifactConfig, DataOrigin, Provenance, 
 from falconet.complexity import summarize
 from falconet.data.texts import train_tokenizer
 from falconet.models import MODELS, create_model
-from falconet.spec import ClassificationSpec, ImageSpec, InputSpec, Kind, SeriesSpec, TextSpec
+from falconet.spec import ClassificationSpec, ImageSpec, InputSpec, ModalityName, SeriesSpec, TextSpec
 
 CLASSES = 7
 LABELS = tuple("abcdefg")
-CHANNELS: dict[Kind, tuple[int, ...]] = {"image": (1, 3), "series": (1, 3), "text": (258,)}
+CHANNELS: dict[ModalityName, tuple[int, ...]] = {"image": (1, 3), "series": (1, 3), "text": (258,)}
 """Channels, or different tokens, of the inputs that models are tested with."""
 STEPS = 24
 """Of sequences."""
@@ -30,7 +30,7 @@ LENGTHS = (STEPS, 2, 15, 9)
 QUICK = {"squeezenet1_1", "resnet20", "efficientnet_lite0"}
 """One member of each large family, with one channel; the others are tested too, where there is time."""
 
-VARIANTS: list[tuple[str, Kind, int, dict[str, Any]]] = [
+VARIANTS: list[tuple[str, ModalityName, int, dict[str, Any]]] = [
     ("squeezenet1_1", "image", 3, {"bypass": "simple"}),
     ("squeezenet1_0", "image", 3, {"bypass": "complex", "squeeze_ratio": 0.75, "share_3x3": 0.25, "frequency": 1}),
     ("squeezenet_se", "image", 1, {"base_expand": 64, "expand_increment": 0, "stem": "small"}),
@@ -111,7 +111,7 @@ def seeded() -> Iterator[None]:
         yield
 
 
-def choose_size(name: str, kind: Kind) -> tuple[int, ...]:
+def choose_size(name: str, kind: ModalityName) -> tuple[int, ...]:
     """Return the size that a model is tested with: the native one of small networks."""
     entry = MODELS[name]
     if kind != "image":
@@ -119,12 +119,12 @@ def choose_size(name: str, kind: Kind) -> tuple[int, ...]:
     return (SIDE, SIDE) if entry.resizable or entry.kinds[0] != "image" else entry.input[1:]
 
 
-def build(name: str, kind: Kind, channels: int, **options: Any) -> nn.Module:
+def build(name: str, kind: ModalityName, channels: int, **options: Any) -> nn.Module:
     size = choose_size(name, kind)
     return create_model(name, kind=kind, num_classes=CLASSES, in_channels=channels, input_size=size, **options)
 
 
-def draw_inputs(name: str, kind: Kind, channels: int, lengths: tuple[int, ...] = LENGTHS) -> Tensor:
+def draw_inputs(name: str, kind: ModalityName, channels: int, lengths: tuple[int, ...] = LENGTHS) -> Tensor:
     """Return four samples: images, or sequences of these lengths with padding behind them."""
     if kind == "image":
         return torch.randn(4, channels, *choose_size(name, kind))
@@ -134,7 +134,7 @@ def draw_inputs(name: str, kind: Kind, channels: int, lengths: tuple[int, ...] =
     return torch.randn(4, channels, STEPS).masked_fill(padding[:, None], torch.nan)
 
 
-def make_spec(name: str, kind: Kind, channels: int) -> InputSpec:
+def make_spec(name: str, kind: ModalityName, channels: int) -> InputSpec:
     if kind == "text":
         return TextSpec((STEPS,), channels)
     mean, std = (0.5,) * channels, (0.25,) * channels
@@ -155,7 +155,7 @@ def check_gradients(model: nn.Module, inputs: Tensor) -> None:
 
 
 @every_input
-def test_forward_gives_finite_logits(name: str, kind: Kind, channels: int) -> None:
+def test_forward_gives_finite_logits(name: str, kind: ModalityName, channels: int) -> None:
     logits = build(name, kind, channels)(draw_inputs(name, kind, channels))
     assert logits.shape == (4, CLASSES)
     assert logits.dtype == torch.float32
@@ -176,12 +176,12 @@ def test_parameters_and_macs_are_the_tables(name: str) -> None:
 
 
 @every_input
-def test_a_gradient_reaches_every_parameter(name: str, kind: Kind, channels: int) -> None:
+def test_a_gradient_reaches_every_parameter(name: str, kind: ModalityName, channels: int) -> None:
     check_gradients(build(name, kind, channels), draw_inputs(name, kind, channels))
 
 
 @every_variant
-def test_variants_of_a_model(name: str, kind: Kind, channels: int, options: dict[str, Any]) -> None:
+def test_variants_of_a_model(name: str, kind: ModalityName, channels: int, options: dict[str, Any]) -> None:
     model, inputs = build(name, kind, channels, **options), draw_inputs(name, kind, channels)
     check_gradients(model, inputs)
     logits = model.eval()(inputs)
@@ -202,7 +202,7 @@ def test_native_size(name: str) -> None:
 
 
 @every_input_by_size
-def test_one_seed_gives_one_model(name: str, kind: Kind, channels: int) -> None:
+def test_one_seed_gives_one_model(name: str, kind: ModalityName, channels: int) -> None:
     states = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
@@ -213,7 +213,7 @@ def test_one_seed_gives_one_model(name: str, kind: Kind, channels: int) -> None:
 
 
 @every_input_by_size
-def test_state_goes_through_safetensors(name: str, kind: Kind, channels: int) -> None:
+def test_state_goes_through_safetensors(name: str, kind: ModalityName, channels: int) -> None:
     model, other = build(name, kind, channels).eval(), build(name, kind, channels).eval()
     inputs = draw_inputs(name, kind, channels)
     assert not torch.equal(model(inputs), other(inputs))
@@ -222,7 +222,7 @@ def test_state_goes_through_safetensors(name: str, kind: Kind, channels: int) ->
 
 
 @every_input_by_size
-def test_artifact_answers_as_the_model(name: str, kind: Kind, channels: int, tmp_path: Path) -> None:
+def test_artifact_answers_as_the_model(name: str, kind: ModalityName, channels: int, tmp_path: Path) -> None:
     model = build(name, kind, channels).eval()
     spec = make_spec(name, kind, channels)
     origin = Provenance(DataOrigin("digits", "00", 0, 0.1, 0.2), seed=0, epochs=1, best_epoch=1)
@@ -238,7 +238,7 @@ def test_artifact_answers_as_the_model(name: str, kind: Kind, channels: int, tmp
 
 
 @every_input_by_size
-def test_a_sample_is_answered_alike_in_any_batch(name: str, kind: Kind, channels: int) -> None:
+def test_a_sample_is_answered_alike_in_any_batch(name: str, kind: ModalityName, channels: int) -> None:
     # In double precision, since deep networks without training make logits of tens of thousands.
     model = build(name, kind, channels).double().eval()
     inputs = draw_inputs(name, kind, channels)
@@ -250,7 +250,7 @@ def test_a_sample_is_answered_alike_in_any_batch(name: str, kind: Kind, channels
 
 
 @every_sequence
-def test_padding_of_one_sample_is_no_content_of_another(name: str, kind: Kind, channels: int) -> None:
+def test_padding_of_one_sample_is_no_content_of_another(name: str, kind: ModalityName, channels: int) -> None:
     model = build(name, kind, channels).eval()
     short = draw_inputs(name, kind, channels, (5, 5, 5, 5))
     full = draw_inputs(name, kind, channels, (STEPS, STEPS, STEPS, STEPS))
@@ -259,7 +259,7 @@ def test_padding_of_one_sample_is_no_content_of_another(name: str, kind: Kind, c
 
 
 @every_sequence
-def test_a_sample_without_content_has_finite_logits(name: str, kind: Kind, channels: int) -> None:
+def test_a_sample_without_content_has_finite_logits(name: str, kind: ModalityName, channels: int) -> None:
     model = build(name, kind, channels).eval()
     logits = model(draw_inputs(name, kind, channels, (0, 3, 0, STEPS)))
     assert logits.isfinite().all()

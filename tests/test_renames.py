@@ -134,6 +134,13 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     said = capsys.readouterr()
     assert "--no-preprocessing" in said.out
     assert "--raw" not in said.out
+    assert run(["evaluate", str(out), "digits", "--precision", "0.5", "--json"]) == 0
+    said = capsys.readouterr()
+    assert said.err.count("note: --precision is now --target-accuracy\n") == 1
+    assert json.loads(said.out)["abstention"]["precision"] == 0.5
+    assert run(["evaluate", "--help"]) == 0
+    assert "--precision" not in capsys.readouterr().out
+    assert falconet.load(out).evaluate("digits", precision=0.5).abstention is not None  # type: ignore[call-arg]
 
 
 def as_first_edition(out: Path) -> None:
@@ -160,6 +167,7 @@ class Stop(falconet.Callback):
         raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_a_run_of_the_first_edition_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str], optimizer: str) -> None:
     training = {"loss": "brier", "optimizer": optimizer, "betas": [0.8, 0.999], "restore": "last"}

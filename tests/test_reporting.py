@@ -97,6 +97,7 @@ def test_a_network_that_is_no_better_than_a_linear_model_is_told(trained: RunRes
     assert not add_baselines(TrainingLog(), dataclasses.replace(untrained, config=config), learned, val, test).diagnoses
 
 
+@pytest.mark.slow
 def test_costs_and_reasons_add_up(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "time_runtimes", lambda artifact: LATENCIES)
     told: list[str] = []
@@ -125,6 +126,7 @@ def test_costs_and_reasons_add_up(run: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "explaining 6 answers" in told[1]
 
 
+@pytest.mark.slow
 def test_explanations_stay(explained: tuple[Path, ModelReport], tmp_path: Path) -> None:
     run = Path(shutil.copytree(explained[0], tmp_path / "run"))
     report = update_report(run)

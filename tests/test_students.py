@@ -12,25 +12,26 @@ import numpy as np
 import pytest
 import torch
 
-from falconet import cli, evaluate, runs
+from falconet import cli, evaluate, preparation
 from falconet.artifact import load_artifact
 from falconet.data import load_dataset
 from falconet.errors import ConfigError, UsageError
-from falconet.evaluation.answers import predict_logits
+from falconet.evaluation.logits import predict_logits
 from falconet.model import train
 from falconet.planning import Plan, plan_run
-from falconet.runs import (
+from falconet.preparation import (
     DataBundle,
     ExtraSamples,
     add_samples,
+    build,
     check_synthetic,
     find_teacher,
     fit_statistics,
     keep_samples,
     prepare,
-    read_teacher,
     uncalibrate,
 )
+from falconet.runs import read_teacher
 from falconet.students import (
     _make_texts,
     choose_student,
@@ -41,7 +42,7 @@ from falconet.students import (
     train_with_student,
 )
 from falconet.training import Callback
-from falconet.training.loop import make_plain, solve_output
+from falconet.training.loop import fit_linear_probe, without_augmentation
 
 WORDS = {"money": ("euro", "cash", "bill", "coin"), "animals": ("cat", "dog", "owl", "fox")}
 
@@ -75,12 +76,12 @@ def test_a_teacher_with_another_tokenizer_is_asked_beforehand(texts: Path, teach
     plan, bundle = ask_ngrams(texts, tmp_path / "teacher", tmp_path / "run")
     found, bundle = find_teacher(plan, bundle)
     assert found is None
-    assert bundle.train.answers is not None
+    assert bundle.train.teacher_logits is not None
     # What a teacher answers batch by batch has no temperature either.
     wanted, _ = predict_logits(artifact, plan.dataset.splits["train"].samples)
     student = replace(plan, config=replace(plan.config, training=replace(plan.config.training, seed=3)))
     np.testing.assert_array_equal(answer_made(student), answer_made(retaught(student, teacher)))
-    np.testing.assert_array_equal(bundle.train.answers.numpy(), wanted)
+    np.testing.assert_array_equal(bundle.train.teacher_logits.numpy(), wanted)
     for inputs, labels, answers in bundle.train.epoch(1):
         rows = (bundle.train.inputs[:, None] == inputs.int()).all(dim=2).int().argmax(dim=0)  # type: ignore[index]
         assert torch.equal(labels, bundle.train.labels[rows])
@@ -92,7 +93,7 @@ def test_a_teacher_with_the_same_tokenizer_answers_each_batch(texts: Path, teach
     plan = plan_run(texts, model="linear", epochs=1, settings=settings, out=tmp_path / "run")
     found, bundle = find_teacher(plan, prepare(plan))
     assert found is not None
-    assert bundle.train.answers is None
+    assert bundle.train.teacher_logits is None
 
 
 def test_what_a_teacher_of_another_input_cannot_do(texts: Path, teacher: Path, tmp_path: Path) -> None:
@@ -122,8 +123,8 @@ def test_made_texts_have_the_teachers_answers(texts: Path, teacher: Path) -> Non
     assert student.config.model.teacher == str(teacher)
     assert student.config.training.linear_probe is None
     added = _make_texts(student)
-    assert added.answers is not None
-    assert torch.equal(added.labels, added.answers.argmax(dim=1))
+    assert added.teacher_logits is not None
+    assert torch.equal(added.labels, added.teacher_logits.argmax(dim=1))
     assert len(added.inputs) == len(added.labels) == len(plan.dataset.splits["train"])
 
 
@@ -181,7 +182,7 @@ def plan_linear(texts: Path, out: Path, if_exists: str = "refuse", **settings: o
 
 def answer_made(plan: Plan) -> np.ndarray:
     """Return the teacher's answers about synthetic texts."""
-    answers = _make_texts(plan).answers
+    answers = _make_texts(plan).teacher_logits
     assert answers is not None
     return answers.numpy()
 
@@ -250,34 +251,32 @@ def test_a_sample_that_one_of_the_two_cannot_read_is_left_out(
         logits, _ = predict_logits(artifact, given)  # type: ignore[arg-type]
         return np.delete(logits, 3, axis=0), {3: "damaged"}
 
-    monkeypatch.setattr(runs, "predict_logits", predict)
+    monkeypatch.setattr(preparation, "predict_logits", predict)
     # The student lacks the first one, and the teacher the fourth of the others.
     bundle = keep_samples(bundle, np.arange(1, count), plan.config.training)
     _, found = find_teacher(plan, bundle)
     left = np.delete(np.arange(count), [0, 4])
-    assert found.train.answers is not None
-    np.testing.assert_array_equal(found.train.answers.numpy(), wanted[left])
+    assert found.train.teacher_logits is not None
+    np.testing.assert_array_equal(found.train.teacher_logits.numpy(), wanted[left])
     np.testing.assert_array_equal(found.train.labels.numpy(), plan.dataset.splits["train"].labels[left])
     np.testing.assert_array_equal(found.rows, left)
     assert len(found.train.inputs) == count - 2
-    assert found.families is not None
-    assert len(found.families) == count - 2
+    assert found.groups is not None
+    assert len(found.groups) == count - 2
     assert [(item.file, item.reason) for item in found.unreadable] == [(samples.name(4), "damaged")]
 
 
 def test_made_samples_without_answers_are_refused(texts: Path, teacher: Path, tmp_path: Path) -> None:
     plan, bundle = ask_ngrams(texts, teacher, tmp_path / "run")
-    with pytest.raises(ConfigError, match="--synthetic: wanted a teacher that is given what its student is"):
+    with pytest.raises(ConfigError, match="synthetic: wanted a teacher that is given what its student is"):
         check_synthetic(plan, bundle)
     _, asked = find_teacher(plan, bundle)
     assert isinstance(bundle.train.inputs, torch.Tensor)
     made = ExtraSamples(bundle.train.inputs[:5], bundle.train.labels[:5])
-    with pytest.raises(
-        ConfigError, match="wanted answers about training and synthetic samples, found some of training"
-    ):
+    with pytest.raises(ConfigError, match="wanted logits of training and synthetic samples, found those of training"):
         add_samples(asked, made, plan.config.training)
     answered = ExtraSamples(made.inputs, made.labels, torch.zeros(5, 2))
-    with pytest.raises(ConfigError, match="found some of made ones"):
+    with pytest.raises(ConfigError, match="found those of synthetic ones"):
         add_samples(bundle, answered, plan.config.training)
 
 
@@ -293,15 +292,15 @@ def test_statistics_and_features_are_those_of_all_samples(texts: Path, tmp_path:
         inputs = torch.cat([batch if isinstance(batch, torch.Tensor) else batch[0] for batch in batches])  # type: ignore[attr-defined]
         return len(inputs), int((inputs == 5).all(dim=1).sum())
 
-    assert count_full(make_plain(more.train, 10_000).epoch(1)) == (count + 7, 7)
+    assert count_full(without_augmentation(more.train, 10_000).epoch(1)) == (count + 7, 7)
     # Of the longest, which come last in order of length, some are among a random part.
-    longest = [count_full(make_plain(more.train, count - number).epoch(1)) for number in range(20)]
+    longest = [count_full(without_augmentation(more.train, count - number).epoch(1)) for number in range(20)]
     assert [found for found, _ in longest] == [count - number for number in range(20)]
     assert sum(full for _, full in longest) > 20
 
     # An output layer is solved for all of them, too.
-    network, _ = runs.build(plan.config.model, bundle.spec, bundle.output, 0)
-    assert solve_output(network, more.train, plan.config.training, families=more.families).left_out > 0
+    network, _ = build(plan.config.model, bundle.spec, bundle.output, 0)
+    assert fit_linear_probe(network, more.train, plan.config.training, groups=more.groups).left_out > 0
 
     class Fitted(torch.nn.Module):
         def fit_statistics(self, batches: object) -> None:
@@ -352,7 +351,7 @@ def test_a_run_goes_on_with_the_teacher_that_it_began_with(texts: Path, teacher:
     artifact = load_artifact(teacher)
     other = {name: value * 1.5 for name, value in artifact.weights.items()}
     type(artifact)(artifact.config, other, artifact.tokenizer).save(old)
-    with pytest.raises(UsageError, match="has other weights now: start anew with --overwrite"):
+    with pytest.raises(UsageError, match="has other weights now: start anew with if_exists='overwrite'"):
         train(texts, model="ngrams", epochs=1, settings=settings, out=out, if_exists="resume")
     train(texts, model="ngrams", epochs=1, settings=settings, out=out, if_exists="overwrite")
     assert read_teacher(out) == load_artifact(old).digest

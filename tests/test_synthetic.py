@@ -17,7 +17,8 @@ from falconet.errors import ConfigError, DataError, UsageError
 from falconet.generation.flow import FlowConfig
 from falconet.metrics.significance import PairTest, compare_models
 from falconet.planning import Plan, plan_run
-from falconet.runs import ExtraSamples, add_samples, begin, prepare
+from falconet.preparation import ExtraSamples, add_samples, prepare
+from falconet.runs import init_run_folder
 from falconet.spec import ImageSpec, SeriesSpec, TextSpec
 from falconet.synthetic import SyntheticTrial, _make_samples, check_begun, train_with_synthetic
 from tests.conftest import FolderMaker
@@ -118,6 +119,7 @@ def test_epochs_with_made_samples_take_as_many_steps_and_no_made_one_is_validate
     torch.testing.assert_close(more.class_weights, (counts.sum() / (2 * counts)).float())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("better", [False, True])
 def test_made_samples_are_kept_only_where_they_gain_by_more_than_chance(
     better: bool, make_folder: FolderMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -144,10 +146,10 @@ def test_made_samples_are_kept_only_where_they_gain_by_more_than_chance(
     assert result.out == out
     assert ("6 synthetic samples" in (out / "README.md").read_text()) is better
     # A run that was begun so goes on so.
-    with pytest.raises(UsageError, match="began, with --synthetic 3: say so again"):
+    with pytest.raises(UsageError, match="began, with synthetic=3: say so again"):
         check_begun(plan(source, out, if_exists="resume"), None)
     check_begun(plan(source, out, if_exists="resume"), 3)
-    begin(plan(source, out, if_exists="overwrite"), None, None)
+    init_run_folder(plan(source, out, if_exists="overwrite"), None, None)
     assert not (out / "synthetic").exists()
     assert not (out / "synthetic.json").exists()
 
@@ -167,7 +169,7 @@ def test_the_outcome_is_told_in_a_line() -> None:
     trial = SyntheticTrial(3, 6, 40, 0.8, 0.85, 0.05, (-0.05, 0.15), 0.3, kept=False)
     assert trial.describe() == (
         "6 synthetic samples: validation accuracy 85.00% with and 80.00% without them, +5.00% (95%: -5.00% to +15.00%, "
-        "n = 40, p = 0.3); no gain by more than chance: not kept"
+        "n = 40, p = 0.3); no significant gain: not kept"
     )
 
 
@@ -177,11 +179,11 @@ def test_what_cannot_work_is_told_before_anything_is_trained(
     asked = plan_run(
         make_folder(), model="resnet20", epochs=1, settings={"model": {"input_size": 96}}, out=tmp_path / "run"
     )
-    with pytest.raises(ConfigError, match="--synthetic: wanted images of at most 64 pixels a side, found 96x96"):
+    with pytest.raises(ConfigError, match="synthetic: wanted images of at most 64 pixels a side, found 96x96"):
         train_with_synthetic(asked, 2)
-    with pytest.raises(UsageError, match="--synthetic: wanted 1 or more samples a class, found 0"):
+    with pytest.raises(UsageError, match="synthetic: wanted 1 or more samples a class, found 0"):
         train_with_synthetic(asked, 0)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match="--synthetic: wanted one process"):
+    with pytest.raises(UsageError, match="synthetic: wanted one process"):
         train_with_synthetic(asked, 2)
     assert not (tmp_path / "run" / "config.yaml").exists()

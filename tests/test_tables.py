@@ -618,7 +618,8 @@ def test_parts_of_nothing(tmp_path: Path, content: str, suffix: str, message: st
         list(iterate_table(make_file(tmp_path / f"t{suffix}", content)))
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".csv", pytest.param(".jsonl", marks=pytest.mark.full), ".parquet"])
 def test_parts_of_a_large_table_take_little_memory(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"t{suffix}"
     line = "some words of a text that is neither short nor long"

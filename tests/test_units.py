@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from falconet.errors import ConfigError
-from falconet.units import parse_count, parse_latency, parse_size, parse_time, show_epochs, show_loss, show_size
+from falconet.units import format_epochs, format_loss, format_size, parse_count, parse_latency, parse_size, parse_time
 
 
 @pytest.mark.parametrize(
@@ -18,11 +18,11 @@ from falconet.units import parse_count, parse_latency, parse_size, parse_time, s
     [(1.23456, "1.2346"), (0.001, "0.0010"), (0.00004, "4.0e-05"), (0.0, "0.0000"), (12.0, "12.0000")],
 )
 def test_small_losses_keep_their_digits(loss: float, words: str) -> None:
-    assert show_loss(loss) == words
+    assert format_loss(loss) == words
 
 
 def test_one_epoch_is_no_plural() -> None:
-    assert [show_epochs(count) for count in (1, 2, 1200)] == ["1 epoch", "2 epochs", "1,200 epochs"]
+    assert [format_epochs(count) for count in (1, 2, 1200)] == ["1 epoch", "2 epochs", "1,200 epochs"]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_any_text_is_a_size_or_a_clear_error(text: str) -> None:
 
 
 def test_sizes_as_people_read_them() -> None:
-    assert [show_size(size) for size in (9_999, 10_000, 2_500_000)] == ["9,999 bytes", "10.0 kB", "2.50 MB"]
+    assert [format_size(size) for size in (9_999, 10_000, 2_500_000)] == ["9,999 bytes", "10.0 kB", "2.50 MB"]
 
 
 def test_units_need_no_library() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -84,5 +85,20 @@ def test_retired_words_are_not_written() -> None:
         for words, instead in list_retired(name)
         for match in re.finditer(rf"(?<![A-Za-z])(?:{words})(?![A-Za-z])", line)
         if match.group() not in KEPT.get(name, ())
+    ]
+    assert not found, "\n".join(found)
+
+
+FRAGMENTS = re.compile(r"(?:Of|In|With|By|From|For|On|At|As|Those|That|Which|The same)\b")
+"""How a docstring begins that nobody understands who sees it alone, such as when hovering over a name."""
+
+
+def test_docstrings_have_a_subject() -> None:
+    found = [
+        f"{path.relative_to(ROOT).as_posix()}:{node.lineno}: {text.splitlines()[0]}"
+        for path in sorted((ROOT / "falconet").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for text in [node.value.value if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) else None]
+        if isinstance(node, ast.Expr) and isinstance(text, str) and FRAGMENTS.match(text)
     ]
     assert not found, "\n".join(found)

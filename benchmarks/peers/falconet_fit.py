@@ -11,7 +11,7 @@ import torch
 from task import MEAN, STD, EpochClock, answer, read_split, read_task
 from torch_network import count_params
 
-from falconet import Callback, ImageSpec, Loader, Preprocess, TrainConfig, create_model, fit
+from falconet import Callback, ImagePreprocess, ImageSpec, Loader, TrainConfig, create_model, fit
 
 
 class Watch(Callback):
@@ -33,7 +33,7 @@ def main() -> None:
         precision=task.precision,  # type: ignore[arg-type]  # checked by TrainConfig
         seed=task.seed,
     )
-    preprocess = Preprocess(ImageSpec((1, 28, 28), (MEAN,), (STD,)))
+    preprocess = ImagePreprocess(ImageSpec((1, 28, 28), (MEAN,), (STD,)))
     images, labels = (torch.from_numpy(values) for values in read_split(task, "train"))
     train = Loader(images[:, None], labels, preprocess, task.batch_size, None, "shuffle", task.seed)
     clock = EpochClock(len(labels))

@@ -16,7 +16,7 @@ from torch_network import count_params
 from falconet import Callback, Loader, fit
 from falconet.data.loader import load_inputs
 from falconet.planning import plan_run
-from falconet.runs import build, prepare
+from falconet.preparation import build, prepare
 
 
 class AimReachedError(Exception):

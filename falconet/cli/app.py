@@ -1,4 +1,4 @@
-"""The application that verbs are hung into, the options that several of them share, and how it ends."""
+"""The typer application, the options that several verbs share, and its exit codes."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from falconet.escaping import escape_line, escape_lines
 
 app = typer.Typer(
     name="falconet",
-    help="Train, evaluate, shrink, explain and ship small classifiers of images and sequences.",
+    help="Train, evaluate, shrink, explain and ship small models of images, series and texts.",
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
-"""The base of all mistakes that typer itself finds; it keeps the class in a private module."""
+_CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
+"""Base class of all errors of usage that typer itself raises; it keeps the class in a private module."""
 
-INTERRUPTED = 130
-"""What typer returns after Ctrl-C."""
+_INTERRUPTED = 130
+"""Exit code that typer returns after Ctrl-C."""
 
-SPINS = "2000"
-"""Rounds that a thread of torch's waits for the others before it sleeps.
+_SPINS = "2000"
+"""Rounds for which a thread of torch's spins, waiting for others, before it sleeps.
 
 By default it is some hundred thousand, milliseconds, in which it takes the processor from those that it waits for
 wherever other work runs beside: one run beside other work took 111 s so, and 29 s with this. Steps on a machine of
@@ -51,17 +51,17 @@ ModelFolder = Annotated[
     Path, typer.Argument(metavar="DIR", help="Folder of a trained model, or hf:owner/name[@revision].")
 ]
 DataRoot = Annotated[
-    Path | None, typer.Option(help="Where named data sets are kept and downloaded to.", envvar="FALCONET_DATA")
+    Path | None, typer.Option(help="Folder of named data sets, which are downloaded to it.", envvar="FALCONET_DATA")
 ]
 Groups = Annotated[
-    str | None, typer.Option(metavar="COLUMN", help="Keep samples of one person, device, page on one side of a split.")
+    str | None, typer.Option(metavar="COLUMN", help="Column of groups, such as persons, that no split divides.")
 ]
 Follow = Annotated[
-    bool, typer.Option("--follow", help="Read files that links, .. or absolute paths lead to outside the source.")
+    bool, typer.Option("--follow", help="Also read files outside the source, by links, .. or absolute paths.")
 ]
 Assignments = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One setting, as data.columns.label=intent."),
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One setting, such as data.columns.label=intent."),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse unreadable files instead of skipping them.")]
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on standard output.")]
@@ -70,7 +70,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong usage."""
-    open_streams()
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             # File names may hold what the terminal's encoding cannot show.
@@ -80,10 +80,10 @@ def main() -> None:
         interruption.watch_signals(signal.SIGTERM)
     interruption.watch_signals(signal.SIGINT)
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-        os.environ["GOMP_SPINCOUNT"] = SPINS  # Read when torch is loaded.
+        os.environ["GOMP_SPINCOUNT"] = _SPINS  # Read when torch is loaded.
     try:
         code = run(sys.argv[1:])
-    except KeyboardInterrupt:  # Another one, while it was said that one has come.
+    except KeyboardInterrupt:  # A second one, while the first was reported.
         code = 1
     interruption.unwatch()
     for stream in (sys.stdout, sys.stderr):
@@ -96,7 +96,7 @@ def main() -> None:
     sys.exit(code)
 
 
-def open_streams() -> None:
+def _open_streams() -> None:
     """Let the descriptors 0 to 2 lead nowhere where they are closed, lest the next file that is opened become one."""
     for descriptor in range(3):
         try:
@@ -110,27 +110,27 @@ def run(arguments: list[str]) -> int:
     interruption.forget()
     try:
         code = app(arguments or ["--help"], prog_name="falconet", standalone_mode=False)
-        note_lacking()
-        if code == INTERRUPTED:
+        _note_lacking()
+        if code == _INTERRUPTED:
             return fail("stopped", 1)
         return code if isinstance(code, int) else 0
-    except (FalconetError, CommandLineError) as error:
+    except (FalconetError, _CommandLineError) as error:
         if "--debug" in arguments:
-            print_traceback()
-        return _report(error)
+            _print_traceback()
+        return _report(error, arguments)
     except (KeyboardInterrupt, typer.Abort):
         return fail("stopped", 1)
     except BrokenPipeError:
         return 1
     except Exception as error:
         if "--debug" in arguments:
-            print_traceback()
+            _print_traceback()
         # Python asks the system whether a file is there, which refuses a name that no file can have.
-        return fail(describe_unexpected(error), 2 if getattr(error, "errno", None) == errno.ENAMETOOLONG else 1)
+        return fail(_describe_unexpected(error), 2 if getattr(error, "errno", None) == errno.ENAMETOOLONG else 1)
 
 
-def describe_unexpected(error: Exception) -> str:
-    """Return what is said of an error that nobody raised on purpose: lack of memory, which file, or where to look."""
+def _describe_unexpected(error: Exception) -> str:
+    """Return the message for an unexpected error: lack of memory, which file, or where to look."""
     if lacks_memory(error):
         found = str(error) or type(error).__name__
         return f"out of memory ({found}): free some, or let this process have more (ulimit -v)"
@@ -139,22 +139,53 @@ def describe_unexpected(error: Exception) -> str:
     return f"unexpected {type(error).__name__}: {error} (--debug shows where)"
 
 
-def note_lacking() -> None:
+def _note_lacking() -> None:
     """Say which characters of pictures no installed font has, if anything was drawn."""
     drawing = sys.modules.get("falconet.data.drawing")
     if drawing is not None and (lacking := drawing.describe_lacking()):
-        write_error(f"{escape_line(lacking)}\n")
+        _write_error(f"{escape_line(lacking)}\n")
         drawing.LACKING.clear()
 
 
-def _report(error: Exception) -> int:
+def _report(error: Exception, arguments: list[str]) -> int:
     """Print an error's one line and return its exit code."""
     if isinstance(error, FalconetError):
-        return fail(str(error), error.exit_code)
+        return fail(_name_option(str(error), arguments), error.exit_code)
     message = error.format_message()  # type: ignore[attr-defined]
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "falconet"
     return fail(f"{message} (see {command} --help)", 2)
+
+
+_OPTIONS = {
+    "if_exists='resume'": "--resume",
+    "if_exists='overwrite'": "--overwrite",
+    "split='all'": "--split all",
+    "with synthetic=": "with --synthetic ",
+    "what `models` says": "what --models says",
+    "from 0 to seeds - 1": "from 0 to --seeds - 1",
+    "choose another out": "choose another --out",
+}
+"""What errors advise in terms of functions -> the same on the command line."""
+
+
+def _name_option(message: str, arguments: list[str]) -> str:
+    """Return an error in the words of the command line: the options of its verb, where it names arguments."""
+    for argument, option in _OPTIONS.items():
+        message = message.replace(argument, option)
+    name, colon, rest = message.partition(": ")
+    if name in {argument.rstrip("/") for argument in arguments[1:]}:
+        return message  # It begins with what the user named, such as a folder, whatever options are called.
+    verb = getattr(typer.main.get_command(app), "commands", {}).get(arguments[0] if arguments else "")
+    for parameter in verb.params if verb is not None else ():
+        option = parameter.opts[0]
+        if parameter.name == name and option.startswith("--"):
+            return f"{option}{colon}{rest}"
+    return message
+
+
+_MAX_LINE = 4000
+"""Most characters of an error's line; longer ones are cut in the middle."""
 
 
 def fail(message: str, code: int) -> int:
@@ -163,20 +194,16 @@ def fail(message: str, code: int) -> int:
     if len(line) > _MAX_LINE:
         # A name of a hostile file may be megabytes long; what to do stands at the end.
         line = f"{line[: _MAX_LINE // 2]} ... {line[-_MAX_LINE // 2 :]}"
-    write_error(f"falconet: {line}\n")
+    _write_error(f"falconet: {line}\n")
     return code
 
 
-_MAX_LINE = 4000
-"""Characters of an error, of which more than a screen would tell nobody anything."""
-
-
-def print_traceback() -> None:
+def _print_traceback() -> None:
     """Print where the error that is being handled came from."""
-    write_error(escape_lines(traceback.format_exc()))
+    _write_error(escape_lines(traceback.format_exc()))
 
 
-def write_error(text: str) -> None:
+def _write_error(text: str) -> None:
     """Write to standard error, where there is one that is still read."""
     with suppress(OSError, ValueError):
         if sys.stderr is not None:
@@ -198,7 +225,7 @@ def describe(
         bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Train, evaluate, shrink, explain and ship small classifiers of images and sequences."""
+    """Train, evaluate, shrink, explain and ship small models of images, series and texts."""
 
 
 def check_picture(option: str, path: Path | None) -> None:

@@ -23,7 +23,7 @@ def demo(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """The whole story on the embedded digits, in under a minute."""
+    """Train, evaluate and report models of the embedded digits, in under a minute."""
     from falconet import terminal
     from falconet.demonstration import demonstrate
 
@@ -85,7 +85,7 @@ def _format_row(row: dict[str, Any]) -> tuple[str, ...]:
 def models(
     pattern: Annotated[str, typer.Argument(help="Part of a name, or a shell pattern.")] = "*",
     pretrained: Annotated[
-        bool, typer.Option("--pretrained", help="Only weights that need no network: license, size, source.")
+        bool, typer.Option("--pretrained", help="List published weights that load offline: license, size, source.")
     ] = False,
     json: Json = False,
     debug: Debug = False,
@@ -97,7 +97,7 @@ def models(
     if not names:
         raise UsageError(f"no model matches {pattern!r}; `falconet models` lists all {len(MODELS)}")
     if pretrained:
-        list_weights(pattern, names, json)
+        _list_weights(pattern, names, json)
         return
     entries = [(name, MODELS[name]) for name in names]
     from falconet import terminal
@@ -127,10 +127,10 @@ def models(
         )
         for name, entry in entries
     ]
-    terminal.print_table(("model", "takes", "parameters", "MACs", "input", "paper"), table)
+    terminal.print_table(("model", "modality", "parameters", "MACs", "input", "paper"), table)
 
 
-def list_weights(pattern: str, names: Sequence[str], json: bool) -> None:
+def _list_weights(pattern: str, names: Sequence[str], json: bool) -> None:
     """Print the published weights of architectures. Raises UsageError where there are none."""
     from falconet import terminal
     from falconet.models.weights.published import PUBLISHED
@@ -152,7 +152,7 @@ def list_weights(pattern: str, names: Sequence[str], json: bool) -> None:
 @app.command()
 def summary(
     model: Annotated[str, typer.Argument(help="A name that `falconet models` lists.")],
-    shape: Annotated[str | None, typer.Option("--input", help="Size of a sample, as 3x224x224.")] = None,
+    shape: Annotated[str | None, typer.Option("--input", help="Shape of a sample, such as 3x224x224.")] = None,
     kind: Annotated[str | None, typer.Option(help="image, series or text, for a model that takes several.")] = None,
     classes: Annotated[int | None, typer.Option(help="Number of classes.", min=2)] = None,
     settings: Assignments = None,
@@ -168,8 +168,8 @@ def summary(
     if kind is not None and known is None:
         raise UnknownNameError("kind", kind, MODALITIES)
     check_picture("--plot", plot)
-    input_shape = parse_shape(shape) if shape else None
-    options = parse_options(settings or [])
+    input_shape = _parse_shape(shape) if shape else None
+    options = _parse_options(settings or [])
     from falconet import terminal
     from falconet.complexity import summarize
 
@@ -199,7 +199,7 @@ def summary(
     ]
     total = ("total", "", "", f"{cost.params:,}", f"{cost.macs:,}", f"{cost.activation_bytes:,}", "")
     terminal.print_line(f"{model}, input {'x'.join(map(str, cost.input))}")
-    columns = ("layer", "type", "output", "parameters", "MACs", "activation bytes", "sees")
+    columns = ("layer", "type", "output", "parameters", "MACs", "activation bytes", "receptive field")
     terminal.print_table(columns, [*rows, total])
     terminal.print_line(
         "A MAC is a multiplication with its addition, in convolutions, dense layers, recurrence and attention; "
@@ -207,7 +207,7 @@ def summary(
     )
 
 
-def parse_options(settings: list[str]) -> dict[str, Any]:
+def _parse_options(settings: list[str]) -> dict[str, Any]:
     """Return a model's options from assignments as `train` takes them. Raises ConfigError for other settings."""
     from falconet.planning import parse_assignments
 
@@ -219,7 +219,7 @@ def parse_options(settings: list[str]) -> dict[str, Any]:
     return options
 
 
-def parse_shape(text: str) -> tuple[int, ...]:
+def _parse_shape(text: str) -> tuple[int, ...]:
     """Read "3x224x224" or "1x150". Raises ConfigError."""
     parts = text.lower().split("x")
     if len(parts) not in (2, 3) or not all(part.isdecimal() and int(part) > 0 for part in parts):

@@ -19,7 +19,7 @@ def compare(
             metavar="A,B,...", help="Names that `falconet models` lists, NAME@RECIPE, or trained models' folders."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the runs and the comparison; goes on with one begun there.")],
+    out: Annotated[Path, typer.Option(help="Folder for the runs and the comparison; one begun there is resumed.")],
     seeds: Annotated[int, typer.Option(help="Runs of each model.")] = 3,
     folds: Annotated[
         int | None,
@@ -35,7 +35,7 @@ def compare(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Train and evaluate models alike: figures, costs, Pareto plots, and which differences are more than luck."""
+    """Train and evaluate models alike: figures, costs, Pareto plots, and statistically significant differences."""
     from falconet import comparison, planning, terminal
     from falconet.comparison.tables import COMPARISON_COLUMNS, PAIR_COLUMNS, format_pair, format_row
 
@@ -51,7 +51,7 @@ def compare(
         recipe=recipe,
         settings=merge_data_flags(asked, groups, follow, strict),
         data_root=data_root,
-        tell=terminal.print_note,
+        notify=terminal.print_note,
     )
     if json:
         terminal.print_json(result.facts())
@@ -65,4 +65,4 @@ def compare(
     for note in result.notes:
         terminal.print_line(note)
     terminal.print_line()
-    terminal.print_line(f"◆ no model is both cheaper and better in validation; all of it: {out / 'comparison.html'}")
+    terminal.print_line(f"◆ on the Pareto front of validation accuracy and cost; all of it: {out / 'comparison.html'}")

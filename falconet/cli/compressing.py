@@ -20,25 +20,33 @@ def compress(
     source: Source,
     out: Annotated[Path, typer.Option(help="Folder for the compressed model.")],
     max_size: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Of the coded file, such as 40kB: the most accurate within it.")
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Size limit of model.fnet, such as 40kB; the most accurate model within it is looked for.",
+        ),
     ] = None,
     max_drop: Annotated[
         float | None,
-        typer.Option(metavar="POINTS", help="Of accuracy: the smallest file within it; 0.5 where no size is given."),
+        typer.Option(
+            metavar="POINTS",
+            help="Limit of lost accuracy; the smallest file within it is looked for. Default without --max-size: 0.5.",
+        ),
     ] = None,
     max_latency: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Of one sample on one thread of this machine, such as 1ms.")
+        str | None,
+        typer.Option(metavar="TIME", help="Latency limit for one sample on one thread of this machine, such as 1ms."),
     ] = None,
-    max_macs: Annotated[str | None, typer.Option(metavar="COUNT", help="MACs of one sample, such as 1.5M.")] = None,
+    max_macs: Annotated[str | None, typer.Option(metavar="COUNT", help="Limit of MACs a sample, such as 1.5M.")] = None,
     time: Annotated[
         str | None,
         typer.Option(
             metavar="TIME",
-            help="Of the trials, those before --resume too, such as 10m: none begins that would end later.",
+            help="Time limit of all trials, also before --resume, such as 10m: none begins that would end later.",
         ),
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="A named recipe for compression, or a YAML file.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Of training in each trial.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of training in each trial.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume the search in the folder.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the search in the folder.")] = False,
     settings: Assignments = None,
@@ -46,7 +54,7 @@ def compress(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Find the smallest file of a trained model that still answers right, within a budget."""
+    """Compress a trained model: find its smallest file within a budget, or the most accurate one of a size."""
     from falconet.catalog import check_source
     from falconet.compression.budget import Budget
     from falconet.model_files import check_artifact
@@ -84,11 +92,11 @@ def compress(
     if json:
         terminal.print_json(result.facts())
         return
-    print_compression(result)
+    _print_compression(result)
 
 
-def print_compression(result: Compression) -> None:
-    """Print what a search came to."""
+def _print_compression(result: Compression) -> None:
+    """Print the results of a search."""
     from falconet import terminal
 
     found = result.shrinking
@@ -99,7 +107,7 @@ def print_compression(result: Compression) -> None:
             f"test accuracy (n = {found.comparison.n:,})",
             f"{found.comparison.other_accuracy:.2%}",
             f"{found.comparison.accuracy:.2%}",
-            found.name_drop(),
+            found.describe_drop(),
         ),
         (
             "MACs",
@@ -111,11 +119,11 @@ def print_compression(result: Compression) -> None:
             f"latency ({', '.join(dict.fromkeys(found.runtimes))})",
             f"{found.latency_before:.3f} ms",
             f"{found.latency_after:.3f} ms",
-            found.name_fastest(),
+            found.describe_latency(),
         ),
     ]
     terminal.print_table(columns, rows)
-    terminal.print_line(found.name_integers())
+    terminal.print_line(found.describe_int8())
     if found.untouched:
         terminal.print_some([f"left as it was: {name}: {reason}" for name, reason in found.untouched.items()])
     terminal.print_line(f"{result.out}: model.fnet, report.html; all trials: frontier.csv, frontier.png")

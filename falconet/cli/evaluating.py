@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 ExportedBy = Annotated[
     str | None,
     typer.Option(
-        help="onnx or openvino: DIR is a file that `falconet export` wrote, which predicts without torch. Default: by "
-        "its name, .onnx or .xml."
+        help="onnxruntime or openvino: DIR is a file that `falconet export` wrote, run without torch. Default: by its "
+        "suffix, .onnx or .xml."
     ),
 ]
 
@@ -51,28 +51,29 @@ def evaluate(
     ] = None,
     against: Annotated[
         Path | None,
-        typer.Option(metavar="DIR2", help="Another model on the same samples; McNemar test of the difference."),
+        typer.Option(metavar="DIR2", help="Compare with another model on the same samples, by McNemar's test."),
     ] = None,
     by: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Accuracy by the values in a column of the table, worst first.")
+        str | None, typer.Option(metavar="COLUMN", help="Accuracy by the values of a column in the table, worst first.")
     ] = None,
     ood: Annotated[
         str | None, typer.Option(metavar="SOURCE2", help="Out-of-distribution samples: AUROC of confidence and energy.")
     ] = None,
-    precision: Annotated[
+    target_accuracy: Annotated[
         float | None,
         typer.Option(
-            metavar="SHARE", help="Find the confidence threshold for a wanted accuracy (0.99), and its coverage."
+            metavar="FRACTION", help="Find the confidence threshold for a wanted accuracy (0.99), and its coverage."
         ),
     ] = None,
+    precision: Annotated[float | None, typer.Option("--precision", hidden=True)] = None,
     corruptions: Annotated[
-        bool, typer.Option("--corruptions", help="Also on noisy, blurred, ... samples, and on attacked images.")
+        bool, typer.Option("--corruptions", help="Also evaluate on noisy, blurred, ... samples and attacked images.")
     ] = False,
     plot: Annotated[
         Path | None, typer.Option(help="Draw what --corruptions finds into a PNG: accuracy over severity.")
     ] = None,
     costs: Annotated[
-        bool, typer.Option("--costs", help="Also latency, cold start, memory and energy of answers.")
+        bool, typer.Option("--costs", help="Also measure latency, cold start, memory and energy of predictions.")
     ] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="Evaluate in bfloat16.")] = False,
     runtime: ExportedBy = None,
@@ -90,12 +91,12 @@ def evaluate(
     check_picture("--plot", plot)
     if plot and not corruptions:
         raise UsageError("--plot: wanted --corruptions with it, whose accuracies it draws")
-    runtime = runtime or guess_runtime(model)
+    runtime = runtime or _guess_runtime(model)
     extras: dict[str, Any] = {
         "against": against,
         "by": by,
         "ood": ood,
-        "precision": precision,
+        "target_accuracy": _take_old(precision, target_accuracy),
         "corruptions": corruptions,
         "costs": costs,
         "bf16": bf16,
@@ -105,7 +106,7 @@ def evaluate(
     else:
         for name, value in extras.items():
             if value not in (None, False):
-                raise UsageError(f"--{name}: wanted a model's folder, found an exported file: {model}")
+                raise UsageError(f"{name}: wanted a model's folder, found an exported file: {model}")
     check_source(source)
     if against:
         check_artifact(against)
@@ -115,7 +116,7 @@ def evaluate(
 
     asked = ask_data(settings, None, follow, strict)["data"]
     if runtime is None:
-        note_stale(model)
+        _note_stale(model)
         number_format = "bf16" if extras.pop("bf16") else "fp32"
         result = evaluation.evaluate(
             model, source, split=split, data_root=data_root, settings=asked, number_format=number_format, **extras
@@ -124,7 +125,7 @@ def evaluate(
         from falconet.exporters.evaluation import evaluate_exported
 
         result = evaluate_exported(
-            find_runtime(runtime), model, source, split=split, data_root=data_root, settings=asked
+            _find_runtime(runtime), model, source, split=split, data_root=data_root, settings=asked
         )
     if plot and result.robustness:
         from falconet.data.drawing import write_figure
@@ -145,8 +146,8 @@ def evaluate(
     print_evaluation(result)
 
 
-def note_stale(model: Path) -> None:
-    """Say which files in a model's folder speak of other weights."""
+def _note_stale(model: Path) -> None:
+    """Print which files in a model's folder describe other weights."""
     from falconet import terminal
     from falconet.artifact import list_stale
 
@@ -165,8 +166,8 @@ def predict(
             "series; .ts, .npz; http(s) addresses of these; -: lines of texts, of paths or of JSON.",
         ),
     ],
-    top: Annotated[int, typer.Option(help="Top-k labels of each sample.", min=1)] = 3,
-    probabilities: Annotated[bool, typer.Option("--probabilities", help="Probabilities of all classes too.")] = False,
+    top: Annotated[int, typer.Option(help="Number of top labels of each sample.", min=1)] = 3,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Also probabilities of all classes.")] = False,
     tta: Annotated[
         bool,
         typer.Option(
@@ -185,7 +186,7 @@ def predict(
     """Classify files, rows of tables, series and texts."""
     from falconet.model_files import check_artifact
 
-    runtime = runtime or guess_runtime(model)
+    runtime = runtime or _guess_runtime(model)
     if runtime is None:
         check_artifact(model)
     elif tta:
@@ -199,22 +200,32 @@ def predict(
     from falconet.predictions import collect
     from falconet.schema import to_mapping
 
-    asked = ask_reading(settings, follow)
+    asked = _ask_reading(settings, follow)
     parts = _answer(
         model, places, runtime, top=top, probabilities=probabilities, tta=tta, settings=asked, data_root=data_root
     )
     if out:
-        parts = write_parts(parts, out, keep=json)
+        parts = _write_parts(parts, out, keep=json)
     result = collect(parts)
-    print_skipped(result)
+    _print_skipped(result)
     if json:
         terminal.print_json(to_mapping(result))
     elif not out:
-        print_predictions(result, probabilities)
+        _print_predictions(result, probabilities)
+
+
+def _take_old(precision: float | None, target_accuracy: float | None) -> float | None:
+    """Return the wanted accuracy, which was called `--precision` before."""
+    if precision is None or target_accuracy is not None:
+        return target_accuracy
+    from falconet.renames import note
+
+    note("--precision is now --target-accuracy")
+    return precision
 
 
 def _list_places(files: list[str]) -> list[InputSource]:
-    """Return where the samples are that a command names: `-` is standard input. Raises PathError, UsageError."""
+    """Return the inputs that a command names; `-` is standard input. Raises PathError, UsageError."""
     from falconet.catalog import check_place, is_url
 
     if "-" in files and sys.stdin is None:
@@ -229,7 +240,7 @@ def _list_places(files: list[str]) -> list[InputSource]:
     return [sys.stdin.buffer if file == "-" else Url(file) if is_url(file) else Path(file) for file in files]
 
 
-def ask_reading(settings: list[str] | None, follow: bool) -> dict[str, Any]:
+def _ask_reading(settings: list[str] | None, follow: bool) -> dict[str, Any]:
     """Return the settings of `data` that say how tables are read."""
     return ask_data(settings, None, follow, strict=False)["data"] if settings or follow else {}
 
@@ -237,32 +248,32 @@ def ask_reading(settings: list[str] | None, follow: bool) -> dict[str, Any]:
 def _answer(
     model: Path, places: list[InputSource], runtime: str | None, *, tta: bool, **options: Any
 ) -> Iterator[Predictions]:
-    """Let a model answer, or an exported file by its runtime, some samples at a time."""
+    """Return the predictions of a model, or of an exported file by its runtime, some samples at a time."""
     if runtime is None:
         from falconet import evaluation
 
         return evaluation.iterate_predictions(model, places, tta=tta, **options)
     from falconet.exporters.inference import iterate_exported
 
-    return iterate_exported(find_runtime(runtime), model, places, **options)
+    return iterate_exported(_find_runtime(runtime), model, places, **options)
 
 
-def guess_runtime(model: Path) -> str | None:
+def _guess_runtime(model: Path) -> str | None:
     """Return the runtime of an exported file by its name; None for what is none."""
-    known = {".onnx": "onnx", ".xml": "openvino"}
+    known = {".onnx": "onnxruntime", ".xml": "openvino"}
     return known.get(model.suffix.lower()) if model.is_file() else None
 
 
-def find_runtime(name: str) -> Runtime:
+def _find_runtime(name: str) -> Runtime:
     """Return the runtime of a name on the command line. Raises UnknownNameError."""
-    known: dict[str, Runtime] = {"onnx": "onnxruntime", "openvino": "openvino"}
+    known: dict[str, Runtime] = {"onnxruntime": "onnxruntime", "openvino": "openvino", "onnx": "onnxruntime"}
     if name not in known:
         raise UnknownNameError("runtime", name, known)
     return known[name]
 
 
-def write_parts(parts: Iterator[Predictions], out: Path, *, keep: bool) -> Iterator[Predictions]:
-    """Write predictions to a table as they come, and hand them on; without them unless they are to be kept."""
+def _write_parts(parts: Iterator[Predictions], out: Path, *, keep: bool) -> Iterator[Predictions]:
+    """Write predictions to a table as they come, and yield their parts; with `keep`, the predictions in them too."""
     from falconet import tables, terminal
 
     counts: Counter[str] = Counter()
@@ -285,26 +296,26 @@ def _to_row(prediction: Prediction, *, flat: bool) -> dict[str, Any]:
     return row
 
 
-MAX_SKIPPED = 100
-"""Lines about what could not be read; a large table may hold as many as rows."""
+_MAX_SKIPPED = 100
+"""Most lines about unreadable samples; a large table may have as many as rows."""
 
 
-def print_skipped(result: Predictions) -> None:
-    """Say what could not be read, what was left out, and what was guessed."""
+def _print_skipped(result: Predictions) -> None:
+    """Print which inputs were unreadable or left out, and what was guessed."""
     from falconet import terminal
     from falconet.data.files import describe_ignored
 
     for note in result.notes:
         terminal.print_note(note)
-    for item in result.skipped[:MAX_SKIPPED]:
+    for item in result.skipped[:_MAX_SKIPPED]:
         terminal.print_note(f"skipped {item.file}: {item.reason}")
-    if len(result.skipped) > MAX_SKIPPED:
-        terminal.print_note(f"skipped {len(result.skipped) - MAX_SKIPPED:,} more; --json lists all")
+    if len(result.skipped) > _MAX_SKIPPED:
+        terminal.print_note(f"skipped {len(result.skipped) - _MAX_SKIPPED:,} more; --json lists all")
     if result.ignored:
         terminal.print_note(f"ignored: {describe_ignored(result.ignored)}")
 
 
-def print_predictions(result: Predictions, probabilities: bool) -> None:
+def _print_predictions(result: Predictions, probabilities: bool) -> None:
     """Print a line for each sample, the next candidates after its label, or the probabilities of all classes."""
     from falconet import terminal
 

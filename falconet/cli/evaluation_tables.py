@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def print_evaluation(result: Evaluation) -> None:
     """Print the headline figures with their intervals, the classes, then whatever else was asked for."""
     print_line(f"{result.split} split, {result.n:,} samples")
-    print_table(("figure", "value", "95% from", "to"), _list_figures(result))
+    print_table(("metric", "value", "95% CI low", "high"), _list_figures(result))
     print_line()
     rows = [
         (
@@ -29,17 +29,17 @@ def print_evaluation(result: Evaluation) -> None:
     ]
     print_table(("class", "precision", "recall", "F1", "average precision", "ROC AUC", "samples"), rows)
     if result.abstention:
-        print_abstention(result.abstention)
+        _print_abstention(result.abstention)
     if result.against:
-        print_paired(result.against)
+        _print_paired(result.against)
     if result.slices:
-        print_slices(result.slices)
+        _print_slices(result.slices)
     if result.ood:
-        print_outliers(result.ood)
+        _print_outliers(result.ood)
     if result.robustness:
-        print_robustness(result.robustness)
+        _print_robustness(result.robustness)
     if result.costs:
-        print_costs(result.costs)
+        _print_costs(result.costs)
 
 
 def _list_figures(result: Evaluation) -> list[tuple[str, ...]]:
@@ -73,27 +73,27 @@ def _format_interval(interval: tuple[float, float] | None) -> str:
     return "-" if interval is None else f"{interval[0]:.2%} – {interval[1]:.2%}"
 
 
-def print_abstention(found: Abstention) -> None:
-    """Print from which confidence on a model is as often right as was wanted, and what that costs."""
+def _print_abstention(found: Abstention) -> None:
+    """Print the confidence threshold for the wanted accuracy, and its coverage."""
     print_line()
     if found.threshold is None or found.chosen is None or found.judged is None:
-        print_line(f"precision {found.precision:.2%}: no confidence gives it; ask for less")
+        print_line(f"accuracy {found.precision:.2%}: no confidence gives it; ask for less")
         return
-    print_line(f"precision {found.precision:.2%} wanted: answers from a confidence of {found.threshold:.4f} on")
-    rows = [("chosen", *list_answered(found.chosen)), ("evaluated", *list_answered(found.judged))]
+    print_line(f"accuracy {found.precision:.2%} wanted: answers from a confidence of {found.threshold:.4f} on")
+    rows = [("chosen", *_list_answered(found.chosen)), ("evaluated", *_list_answered(found.judged))]
     print_table(("", "split", "answered", "coverage", "accuracy", "95%"), rows)
     if found.chosen.split == found.judged.split:
         print_line("chosen and evaluated on the same samples, which flatters it: expect less elsewhere")
 
 
-def list_answered(found: Answered) -> tuple[str, ...]:
-    """Return the row of a split of which a model answers a part."""
+def _list_answered(found: Answered) -> tuple[str, ...]:
+    """Return the row of a split: its predictions above the threshold, coverage and accuracy."""
     accuracy, interval = _format_fraction(found.accuracy), _format_interval(found.accuracy_ci)
     return found.split, f"{found.n:,}", f"{found.coverage:.2%}", accuracy, interval
 
 
-def print_paired(paired: PairedComparison) -> None:
-    """Print two models' answers side by side, and whether their difference may be chance."""
+def _print_paired(paired: PairedComparison) -> None:
+    """Print two models' results side by side, with a test of their difference."""
     print_line()
     print_line(f"against {paired.other}: {paired.accuracy:.2%} to {paired.other_accuracy:.2%}, n = {paired.n:,}")
     ends = paired.difference_ci
@@ -108,37 +108,37 @@ def print_paired(paired: PairedComparison) -> None:
     )
 
 
-def print_slices(found: Slices) -> None:
-    """Print the worst parts of a split."""
+_SLICES = 20
+"""Most slices that are shown, the worst ones."""
+
+
+def _print_slices(found: Slices) -> None:
+    """Print the worst slices of a split."""
     print_line()
     rows = [
         (part.value or "(nothing)", f"{part.accuracy:.2%}", _format_interval(part.accuracy_ci), f"{part.n:,}")
         for part in found.slices
     ]
     few = ["few" if part.few else "" for part in found.slices]
-    shown = [(*row, mark) for row, mark in zip(rows, few, strict=True)][:SLICES]
+    shown = [(*row, mark) for row, mark in zip(rows, few, strict=True)][:_SLICES]
     print_table((found.column, "accuracy", "95%", "samples", ""), shown)
-    if len(rows) > SLICES:
-        print_line(f"and {len(rows) - SLICES} more; --json lists all")
+    if len(rows) > _SLICES:
+        print_line(f"and {len(rows) - _SLICES} more; --json lists all")
 
 
-SLICES = 20
-"""Parts of a split that are shown, the worst ones."""
-
-
-def print_outliers(found: Outliers) -> None:
+def _print_outliers(found: Outliers) -> None:
     """Print how well scores tell a model's own samples from those of another source."""
     print_line()
     skipped = f", {found.unreadable} unreadable" if found.unreadable else ""
     print_line(f"out of distribution: {found.source} ({found.split}, {found.n:,} samples{skipped})")
     rows = [
         (name, f"{score.auroc:.2%}", f"{score.fpr95:.2%}")
-        for name, score in (("highest probability", found.max_probability), ("energy", found.energy))
+        for name, score in (("max softmax probability", found.max_probability), ("energy", found.energy))
     ]
-    print_table(("score", "AUROC", "passes where 95% of the split do"), rows)
+    print_table(("score", "AUROC", "FPR at 95% TPR"), rows)
 
 
-def print_robustness(robustness: Robustness) -> None:
+def _print_robustness(robustness: Robustness) -> None:
     """Print accuracies under corruptions, a row each, and under attacks."""
     from falconet.evaluation.robustness import tabulate_corruptions
 
@@ -162,8 +162,8 @@ def print_robustness(robustness: Robustness) -> None:
         print_table(("epsilon (of pixels in 0..1)", *attacks), rows)
 
 
-def print_costs(costs: Costs) -> None:
-    """Print what answers cost."""
+def _print_costs(costs: Costs) -> None:
+    """Print the costs of predictions."""
     print_line()
     print_line(f"costs of answers, from raw samples in memory to logits (threads of torch: {costs.threads})")
     latencies = (("1", costs.latency_ms), (f"{costs.batch}", costs.batch_latency_ms))

@@ -1,4 +1,4 @@
-"""The verb that shows why a model answers as it does: explain."""
+"""The verb explain."""
 
 from __future__ import annotations
 
@@ -30,23 +30,21 @@ def explain(
         str | None,
         typer.Option(
             metavar="NAME|all",
-            help="Default: the first that the network allows of gradcam, integrated_gradients, occlusion.",
+            help="Attribution method. Default: the first possible of gradcam, integrated_gradients, occlusion.",
         ),
     ] = None,
     report: Annotated[
         bool,
-        typer.Option(
-            "--report", help="Look into the model with a SOURCE: errors, least confident predictions, layers."
-        ),
+        typer.Option("--report", help="Examine the model on a SOURCE: errors, least confident predictions, layers."),
     ] = False,
-    classes: Annotated[int, typer.Option(help="Explain each sample's so many most probable classes.", min=1)] = 1,
+    classes: Annotated[int, typer.Option(help="Number of most probable classes to explain.", min=1)] = 1,
     samples: Annotated[
         int,
         typer.Option(
-            help="Of a SOURCE: samples; with --report errors, and as many least confident predictions.", min=1
+            help="Number of samples of a SOURCE; with --report, of errors, and of least confident predictions.", min=1
         ),
     ] = 8,
-    split: Annotated[str, typer.Option(help="Of a SOURCE: train, val, test or all.")] = "test",
+    split: Annotated[str, typer.Option(help="Split of a SOURCE: train, val, test or all.")] = "test",
     follow: Follow = False,
     settings: Assignments = None,
     data_root: DataRoot = None,
@@ -54,7 +52,7 @@ def explain(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show why a model answers so, and how far each explanation may be trusted."""
+    """Explain a model's predictions, and show how far each explanation can be trusted."""
     from falconet.catalog import check_source
     from falconet.model_files import check_artifact
 
@@ -64,7 +62,7 @@ def explain(
             raise UsageError(f"--report: wanted one source, found {len(files)} arguments")
         check_source(files[0])
     else:
-        check_files(files)
+        _check_files(files)
     asked = ask_data(settings, None, follow, strict)["data"]
     from falconet import explanation, terminal
     from falconet.schema import to_mapping
@@ -77,10 +75,10 @@ def explain(
     if json:
         terminal.print_json(to_mapping(result))
         return
-    print_result(result)
+    _print_result(result)
 
 
-def check_files(files: list[str]) -> None:
+def _check_files(files: list[str]) -> None:
     """Raise PathError or UnknownNameError unless there are files and folders, or one source."""
     from falconet.catalog import check_source
     from falconet.errors import PathError
@@ -92,7 +90,7 @@ def check_files(files: list[str]) -> None:
         raise PathError(f"no such file or folder: {missing[0]}")
 
 
-def print_result(result: Explanations | Examination) -> None:
+def _print_result(result: Explanations | Examination) -> None:
     """Print what was explained, how far the methods may be trusted, and where the pictures are."""
     from falconet import terminal
     from falconet.data.files import describe_ignored
@@ -127,13 +125,13 @@ def print_result(result: Explanations | Examination) -> None:
             (case.file, case.truth, case.answer, f"{case.probability:.2%}")
             for case in (*result.mistakes, *result.doubts)
         ]
-        terminal.print_table(("file", "class", "answer", "probability"), cases)
+        terminal.print_table(("file", "label", "predicted", "confidence"), cases)
     terminal.print_line()
-    print_scores(found)
+    _print_scores(found)
     terminal.print_line(f"page: {result.page}")
 
 
-def print_scores(found: Explanations) -> None:
+def _print_scores(found: Explanations) -> None:
     """Print a line for each method, and the one that deserves most trust."""
     from falconet import terminal
 

@@ -23,26 +23,26 @@ def export(
     to: Annotated[
         str, typer.Option(metavar="TARGET", help="onnx, onnx-int8, openvino, executorch, torch (.pt2) or triton.")
     ],
-    out: Annotated[Path, typer.Option(metavar="PATH", help="The file; for triton the folder of the repository.")],
+    out: Annotated[Path, typer.Option(metavar="PATH", help="File to write; for triton, folder of the repository.")],
     no_preprocessing: Annotated[
-        bool, typer.Option("--no-preprocessing", help="The bare network: normalized input to logits.")
+        bool, typer.Option("--no-preprocessing", help="Export the bare network: normalized input to logits.")
     ] = False,
     raw: Annotated[bool, typer.Option("--raw", hidden=True)] = False,
     max_drop: Annotated[
-        float, typer.Option(metavar="POINTS", help="Of accuracy, that onnx-int8 may lose; more is refused.")
+        float, typer.Option(metavar="POINTS", help="Points of accuracy that onnx-int8 may lose; more is refused.")
     ] = MAX_DROP,
     source: Annotated[
         str | None,
         typer.Option(metavar="SOURCE", help="Samples to compare on, if not the validation split of the model's data."),
     ] = None,
     license: Annotated[
-        str, typer.Option(metavar="ID", help="What the file says of its license, such as apache-2.0.")
+        str, typer.Option(metavar="ID", help="License that the file states, such as apache-2.0.")
     ] = UNSTATED,
     data_root: DataRoot = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write a trained model for another runtime, if it answers there as it does here."""
+    """Export a trained model for another runtime, if it predicts there as it does here."""
     from falconet.catalog import check_source
     from falconet.model_files import check_artifact
 
@@ -73,7 +73,7 @@ def export(
 
 
 def print_export(result: Export) -> None:
-    """Print what was written, how alike it answers, and how fast."""
+    """Print what was written, its parity with the model, and its latency."""
     from falconet import terminal
 
     terminal.print_line(f"{result.path}: {result.target}, {result.bytes:,} bytes")
@@ -81,7 +81,7 @@ def print_export(result: Export) -> None:
         terminal.print_some([f"{name}: {size:,} bytes" for name, size in result.files.items()])
     if result.grown:
         terminal.print_line(result.grown)
-    for line in describe_parity(result.parity):
+    for line in _describe_parity(result.parity):
         terminal.print_line(line)
     times = f"{result.latency_ms:.3f} ms in {result.runtime}, {result.model_latency_ms:.3f} ms by the model itself"
     threads = "threads of its own choice" if result.runtime == "executorch" else "one thread"
@@ -90,14 +90,14 @@ def print_export(result: Export) -> None:
     if result.speed is not None:
         terminal.print_line(f"speed: {result.speed.describe('the model itself')}")
     if result.baseline_latency_ms is not None and result.baseline_speed is not None:
-        own = f"in single precision {result.baseline_latency_ms:.3f} ms"
+        own = f"fp32 {result.baseline_latency_ms:.3f} ms"
         slower = result.baseline_speed.measurable and result.baseline_speed.times < 1
         advice = ": on this machine, --to onnx answers sooner" if slower else ""
-        terminal.print_line(f"{own}; integers: {result.baseline_speed.describe()}{advice}")
+        terminal.print_line(f"{own}; int8: {result.baseline_speed.describe()}{advice}")
 
 
-def describe_parity(parity: Parity) -> list[str]:
-    """Return lines about how an export answers beside the model."""
+def _describe_parity(parity: Parity) -> list[str]:
+    """Return lines about an export's parity with the model."""
     text = (
         f"parity: largest difference of a probability {parity.max_abs_difference:.2g}, {parity.agreement:.2%} equal "
         f"answers on {parity.n:,} {parity.samples}"

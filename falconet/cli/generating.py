@@ -14,7 +14,7 @@ from falconet.cli.app import Assignments, DataRoot, Debug, Follow, Json, Source,
 def generate(
     source: Source,
     out: Annotated[Path, typer.Option(help="A new folder for images by class, manifest.json and nearest.png.")],
-    per_class: Annotated[int, typer.Option(metavar="N", help="Images of each class.", min=1)] = 20,
+    per_class: Annotated[int, typer.Option(metavar="N", help="Number of images of each class.", min=1)] = 20,
     epochs: Annotated[int | None, typer.Option(help="Epochs of training of the generator.", min=1)] = None,
     time: Annotated[str | None, typer.Option(metavar="T", help="Train no longer than 90s, 30m or 2h.")] = None,
     seed: Annotated[int, typer.Option(help="Random seed of the generator's weights, batches and noise.", min=0)] = 0,
@@ -25,7 +25,7 @@ def generate(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Make images of each class, marked as made, beside the nearest real ones."""
+    """Generate images of each class, marked as synthetic, beside the nearest real ones."""
     from falconet.catalog import check_source
     from falconet.units import parse_time
 

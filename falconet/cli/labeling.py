@@ -21,7 +21,7 @@ def label(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the page; runs/<source>-labels by default.")] = None,
-    count: Annotated[int, typer.Option(metavar="N", help="Samples of each list on the page, at most.", min=1)] = 100,
+    count: Annotated[int, typer.Option(metavar="N", help="Most samples of each list on the page.", min=1)] = 100,
     groups: Groups = None,
     follow: Follow = False,
     settings: Assignments = None,
@@ -30,7 +30,7 @@ def label(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write a page to label samples on: likely label errors first, then what teaches a model most."""
+    """Write a page to label samples on: likely label errors first, then the most informative samples."""
     from falconet.catalog import check_source
     from falconet.model_files import check_artifact
 

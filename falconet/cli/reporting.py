@@ -1,4 +1,4 @@
-"""The verb that writes a run's report anew: report."""
+"""The verb report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def report(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write report, model card and figures of a run anew, with what takes longer where asked for."""
+    """Rewrite report, model card and figures of a run, with slower parts where asked for."""
     from falconet.model_files import check_artifact
 
     check_artifact(run)

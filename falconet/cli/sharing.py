@@ -12,7 +12,7 @@ from falconet.cli.app import Debug, Json, ModelFolder, app
 @app.command()
 def push(
     model: ModelFolder,
-    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Where to, on the Hugging Face Hub.")],
+    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Repository on the Hugging Face Hub.")],
     private: Annotated[bool, typer.Option("--private", help="Make a repository that only its owner sees.")] = False,
     json: Json = False,
     debug: Debug = False,

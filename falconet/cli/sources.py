@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from falconet.data.checks import DataReport
 
 _SHAPES = 6
-"""Sizes of images that are named."""
+"""Most sizes of images that are listed."""
 
 
 @app.command()
@@ -78,26 +78,26 @@ def data(
     if json:
         terminal.print_json(to_mapping(report))
         return
-    print_data_report(report)
+    _print_data_report(report)
 
 
-def print_data_report(report: DataReport) -> None:
+def _print_data_report(report: DataReport) -> None:
     """Print what a data set holds, then each kind of thing that may be wrong with it."""
     from falconet import terminal
 
     count = sum(report.splits.values())
     terminal.print_line(f"{report.source}: {count:,} {terminal.describe_kind(report)}, {len(report.classes)} classes")
-    print_facts(report)
+    _print_facts(report)
     terminal.print_table(("class", "samples"), [(row.name, f"{row.count:,}") for row in report.classes])
     terminal.print_line()
-    for title, lines in list_findings(report):
+    for title, lines in _list_findings(report):
         terminal.print_line(f"{title}: {len(lines):,}")
         terminal.print_some(lines)
     if report.label_caution:
         terminal.print_line(f"caution: {report.label_caution}")
 
 
-def print_facts(report: DataReport) -> None:
+def _print_facts(report: DataReport) -> None:
     """Print how a data set is split, read and made up."""
     from falconet import terminal
     from falconet.modalities import MODALITIES
@@ -106,7 +106,7 @@ def print_facts(report: DataReport) -> None:
         terminal.print_line(terminal.describe_columns(report.columns))
     for note in report.notes:
         terminal.print_line(note)
-    splits = [f"{name} {n:,}{' (made)' if name in report.made else ''}" for name, n in report.splits.items()]
+    splits = [f"{name} {n:,}{' (random split)' if name in report.made else ''}" for name, n in report.splits.items()]
     imbalance = f"; largest class {report.imbalance:.1f} times the smallest" if report.imbalance else ""
     terminal.print_line(f"splits: {', '.join(splits)}{imbalance}")
     if report.shapes:
@@ -125,7 +125,7 @@ def print_facts(report: DataReport) -> None:
         terminal.print_line(f"ignored: {describe_ignored(report.ignored)}")
 
 
-def list_findings(report: DataReport) -> list[tuple[str, list[str]]]:
+def _list_findings(report: DataReport) -> list[tuple[str, list[str]]]:
     """Return what may be wrong: titles, each with a line for every case."""
     near = [f"{' ~ '.join(pair.names)}{' (leak)' * (len(set(pair.splits)) > 1)}" for pair in report.near_duplicates]
     absent = [f"{split}: {', '.join(names)}" for split, names in report.absent_classes.items()]

@@ -53,9 +53,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in
 Config = Annotated[Path | None, typer.Option(help="YAML file of settings.")]
 ClassWeights = Annotated[
     str | None,
-    typer.Option(
-        help="Weights of classes in the loss. balanced: n / (classes * n of the class); effective: nearly so."
-    ),
+    typer.Option(help="Class weights in the loss. balanced: n / (classes * n of the class); effective: less so."),
 ]
 Balance = Annotated[str | None, typer.Option(help="balanced: an epoch draws all classes equally often.")]
 _Weights = Annotated[
@@ -82,7 +80,7 @@ Time = Annotated[
     typer.Option(
         "--time",
         metavar="T",
-        help="How long it may take, about: 90s, 10m, 1h; 10m where no model is asked for. Epochs follow from it.",
+        help="Approximate time limit, which sets the epochs: 90s, 10m, 1h. Default without --model: 10m.",
     ),
 ]
 Refit = Annotated[
@@ -166,7 +164,7 @@ def train(
         raise UsageError(
             "--synthetic and --refit exclude each other: synthetic samples are tested on the validation split"
         )
-    check_student(student, synthetic, teacher)
+    _check_student(student, synthetic, teacher)
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other")
     from falconet import planning, terminal
@@ -203,32 +201,32 @@ def train(
         seconds=parse_time(time, "--time") if time else None,
     )
     if synthetic is not None:
-        plan = replace(plan, solved=())  # What is solved takes no steps that could be compared.
-    # Of several processes that torchrun has started, the first one speaks.
+        plan = replace(plan, probe_candidates=())  # A linear probe takes no steps that could be compared.
+    # Of several processes that torchrun has started, only the first one prints.
     is_main = os.environ.get("RANK", "0") == "0"
     if is_main:
-        announce(plan, resume)
+        _announce(plan, resume)
     from falconet.training.loggers import create_logger
 
     loggers = (create_logger(log, plan.out),) if log and is_main else ()
     watchers = (*terminal.watch(plan.config.model.name), *loggers) if is_main else ()
-    facts = run_plan(plan, synthetic, student, refit, watchers)
+    facts = _run_plan(plan, synthetic, student, refit, watchers)
     if is_main:
         show_result(facts.result, json, facts.trial, facts.teacher)
 
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What is shown of a run."""
+    """Results of a run that are shown."""
 
     result: RunResult
     trial: SyntheticTrial | None = None
-    """What came of synthetic samples."""
+    """Result of training with synthetic samples."""
     teacher: RunResult | None = None
-    """Whose answers the result's network learned."""
+    """Run of the teacher that the result's network was distilled from."""
 
 
-def run_plan(
+def _run_plan(
     plan: Plan, synthetic: int | None, student: str | None, refit: bool, watchers: Sequence[Callback]
 ) -> _Outcome:
     """Train as planned, with synthetic samples or a student where they are asked for."""
@@ -246,7 +244,7 @@ def run_plan(
     return _Outcome(taught.student, teacher=taught.teacher)
 
 
-def check_student(student: str | None, synthetic: int | None, teacher: str | None) -> None:
+def _check_student(student: str | None, synthetic: int | None, teacher: str | None) -> None:
     """Raise UsageError unless a student is the name of a network, or `auto`, and nothing else is asked for with it."""
     from falconet.models import find_model
 
@@ -270,19 +268,19 @@ def parse_batch_size(text: str | None) -> int | Literal["auto"] | None:
     return int(text)
 
 
-def announce(plan: Plan, resume: bool) -> None:
+def _announce(plan: Plan, resume: bool) -> None:
     """Say what is about to be trained on what."""
     from falconet import planning, terminal
 
     if resume and not planning.has_weights(plan.out):
         terminal.print_note(f"nothing to resume in {plan.out}: this run starts anew")
-    terminal.print_note(describe_dataset(plan.dataset))
+    terminal.print_note(_describe_dataset(plan.dataset))
     if plan.dataset.columns:
         terminal.print_note(terminal.describe_columns(plan.dataset.columns))
     for note in plan.dataset.notes:
         terminal.print_note(note)
-    if plan.solved:
-        names = [config.model.name for config in (*plan.solved, plan.config)]
+    if plan.probe_candidates:
+        names = [config.model.name for config in (*plan.probe_candidates, plan.config)]
         terminal.print_note(f"candidates: {', '.join(names)} (--model NAME trains one alone)")
         chosen = [setting for setting in plan.chosen if not setting.startswith("model.name=")]
         terminal.print_note(f"chosen for {plan.config.model.name}, the last of them: {', '.join(chosen)}")
@@ -293,11 +291,11 @@ def announce(plan: Plan, resume: bool) -> None:
 def show_result(
     result: RunResult, json: bool, trial: SyntheticTrial | None = None, teacher: RunResult | None = None
 ) -> None:
-    """Print what a run came to; of a student, beside its teacher."""
+    """Print the results of a run; those of a student beside its teacher's."""
     from falconet import terminal
     from falconet.training.energy import energy_facts
     from falconet.training.usefulness import warn_useless
-    from falconet.units import show_epochs
+    from falconet.units import format_epochs
 
     energy = result.report.log.energy
 
@@ -333,21 +331,21 @@ def show_result(
         terminal.print_line(f"baseline: {baseline.name} {baseline.accuracy:.2%} (95%: {low:.2%} to {high:.2%})")
     if energy:
         terminal.print_line(f"energy: {result.report.energy}")
-    if solver := result.report.solved:
-        made = f"output layer solved by {solver} on fixed features, {result.seconds:.1f} s in all"
+    if solver := result.report.linear_probe:
+        made = f"linear probe: {solver} on frozen features, {result.seconds:.1f} s in all"
     else:
-        made = f"{show_epochs(result.epochs)} in {result.seconds:.1f} s; kept epoch {result.best_epoch}"
+        made = f"{format_epochs(result.epochs)} in {result.seconds:.1f} s; kept epoch {result.best_epoch}"
     terminal.print_line(f"{made}; report: {result.out / 'report.html'}")
     if teacher:
-        terminal.print_line(describe_student(teacher, result))
+        terminal.print_line(_describe_student(teacher, result))
     if caution := warn_useless(result.report.log.diagnoses):
         terminal.print_line(caution)
     elif result.report.verdict:
         terminal.print_line(f"caution: {result.report.verdict}")
 
 
-def describe_student(teacher: RunResult, student: RunResult) -> str:
-    """Return in a line what a teacher and its student come to, in accuracy and bytes of their weights."""
+def _describe_student(teacher: RunResult, student: RunResult) -> str:
+    """Return a line with the accuracy and bytes of a teacher and its student."""
     runs = (("teacher", teacher), ("student", student))
     return "; ".join(
         f"{role} {run.architecture}: test accuracy {run.test.accuracy:.2%}, {run.report.bytes:,} bytes, in {run.out}"
@@ -355,7 +353,7 @@ def describe_student(teacher: RunResult, student: RunResult) -> str:
     )
 
 
-def describe_dataset(dataset: Dataset) -> str:
+def _describe_dataset(dataset: Dataset) -> str:
     """Return a line about a data set."""
     from falconet import terminal
 

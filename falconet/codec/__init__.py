@@ -1,11 +1,11 @@
-"""Codec: integers and floats <-> few bytes, without loss; the format of `model.fnet`, told in docs/fnet.md.
+"""Codec: integers and floats <-> few bytes, without loss; the format of `model.fnet`, specified in docs/fnet.md.
 
 container  the file: header, names and shapes, checksum
 tensors    what kind an array is: constant, grid, table, words
 integers   sparse integers as binary decisions
 words      bit patterns and codebooks as decisions
 symbols    signs and magnitudes as decisions
-terms      what the place of an element says of it
+terms      terms of logits by an element's position
 coder      decisions <-> bytes
 """
 

@@ -1,6 +1,6 @@
-"""Binary decisions <-> bytes: fixed-point logarithms, and the range coder after one method, `code`.
+"""Binary decisions <-> bytes: fixed-point logarithms and a range coder.
 
-A model asks `coder.code(chances, bits)` for a batch of decisions, and continues with the bits that are returned. The
+A model calls `coder.code(chances, bits)` for a batch of decisions, and continues with the bits that are returned. The
 encoder and the meter return what they were given, the decoder what it reads. So a model is written once, for all three.
 """
 
@@ -14,32 +14,32 @@ import numpy as np
 
 from falconet.errors import CodecError
 
-UNIT = 256
+_UNIT = 256
 """A logit of 1, that is odds of 2 : 1. Logits are int64."""
-LIMIT = 16 * UNIT
+LIMIT = 16 * _UNIT
 """Logits are kept in -LIMIT ... LIMIT - 1."""
-GRAIN = 1 << 16
-"""Chances, float64, are that of a bit being 1, in multiples of 1/GRAIN; so all sums of them are exact."""
-LEAST = 1 / GRAIN
-LOGARITHMS = np.array([round(UNIT * math.log2(1 + i / 256)) for i in range(256)], dtype=np.int64)
+_GRAIN = 1 << 16
+"""Chances (probabilities of a 1 bit, float64) are multiples of 1/GRAIN, so that all sums of them are exact."""
+LEAST = 1 / _GRAIN
+_LOGARITHMS = np.array([round(_UNIT * math.log2(1 + i / 256)) for i in range(256)], dtype=np.int64)
 """UNIT * log2(1 + i/256). No value is near a half, so that every platform rounds alike (a test pins them)."""
-CORRECTIONS = LOGARITHMS - np.arange(256) - 1023 * UNIT
-POWERS = [round(GRAIN * 2 ** (i / UNIT)) for i in range(UNIT)]
+_CORRECTIONS = _LOGARITHMS - np.arange(256) - 1023 * _UNIT
+_POWERS = [round(_GRAIN * 2 ** (i / _UNIT)) for i in range(_UNIT)]
 """GRAIN * 2**(i / UNIT)."""
 
 
-def squash_exactly(logit: int) -> int:
+def _squash_exactly(logit: int) -> int:
     """Return GRAIN times the chance of a logit in -LIMIT ... LIMIT - 1."""
-    odds = POWERS[abs(logit) % UNIT] << (abs(logit) // UNIT)
-    chance = min(GRAIN * odds // (odds + GRAIN), GRAIN - 1)
-    return chance if logit >= 0 else GRAIN - chance
+    odds = _POWERS[abs(logit) % _UNIT] << (abs(logit) // _UNIT)
+    chance = min(_GRAIN * odds // (odds + _GRAIN), _GRAIN - 1)
+    return chance if logit >= 0 else _GRAIN - chance
 
 
-CHANCES = np.array([squash_exactly(logit) for logit in range(-LIMIT, LIMIT)]) / GRAIN
+CHANCES = np.array([_squash_exactly(logit) for logit in range(-LIMIT, LIMIT)]) / _GRAIN
 
 
 def squash(logits: np.ndarray) -> np.ndarray:
-    """Return the chances of logits, which may lie outside of the limits."""
+    """Return the chances of logits; logits beyond the limits are clipped."""
     return CHANCES.take(logits + LIMIT, mode="clip")
 
 
@@ -47,12 +47,12 @@ def log2(values: np.ndarray) -> np.ndarray:
     """Return UNIT * log2 of positive, normal float64, from their leading nine bits."""
     # A float64 is its exponent + 1023 in 11 bits, followed by what comes after the leading bit.
     leading = values.view(np.int64) >> 44
-    return leading + CORRECTIONS.take(leading & 255)
+    return leading + _CORRECTIONS.take(leading & 255)
 
 
 @runtime_checkable
 class Coder(Protocol):
-    """What models talk to. Each method takes the values to write, or None to read them, and returns them."""
+    """Interface of entropy coders. Each method takes the values to write, or None to read them, and returns them."""
 
     def code(self, chances: np.ndarray, bits: np.ndarray | None) -> np.ndarray:
         """Code bits, each with its chance of being 1."""
@@ -87,15 +87,15 @@ class Meter:
 
 
 class Encoder:
-    """Writes."""
+    """Writes bits and integers by a range coder."""
 
     def __init__(self) -> None:
         import constriction
 
         self._coder = constriction.stream.queue.RangeEncoder()
-        self._binary, self._uniform = open_models()
+        self._binary, self._uniform = _open_models()
         self.decisions = 0
-        """Bits and numbers written so far; a reader takes no more than `count_allowed` says."""
+        """Bits and numbers written so far; a Decoder reads no more than `count_allowed` returns."""
 
     def code(self, chances: np.ndarray, bits: np.ndarray | None) -> np.ndarray:
         assert bits is not None
@@ -116,29 +116,29 @@ class Encoder:
         assert value is not None
         if size > 1:
             self.decisions += 1
-            self._coder.encode(value, open_uniform(size))
+            self._coder.encode(value, _open_uniform(size))
         return value
 
     def finish(self) -> bytes:
-        """Return what was written, without the zeros in its end, which a Decoder assumes."""
+        """Return the bytes written, without trailing zeros, which a Decoder assumes."""
         return bytes(self._coder.get_compressed().astype(">u4").tobytes()).rstrip(b"\0")
 
 
-NO_SUCH_CODE = "the file is damaged: no values have such a code"
-SLACK = 256
-"""Bits that rounding and the zeros in the end may make up."""
-FREE_DECISIONS, DECISIONS_A_BYTE = 1 << 22, 1 << 9
-"""So many decisions, and so many more for each byte of the file, may be read: likely ones take time, but no space."""
-TOO_MANY = f"wanted at most {FREE_DECISIONS} decisions, and {DECISIONS_A_BYTE} for each byte, found more"
+_NO_SUCH_CODE = "the file is damaged: no values have such a code"
+_SLACK = 256
+"""Bits that may be read beyond the end of a file: rounding, and trailing zeros that were left out."""
+_FREE_DECISIONS, _DECISIONS_A_BYTE = 1 << 22, 1 << 9
+"""Most decisions read from a file: a constant, plus so many a byte; likely decisions take time, but no space."""
+TOO_MANY = f"wanted at most {_FREE_DECISIONS} decisions, and {_DECISIONS_A_BYTE} for each byte, found more"
 
 
 def count_allowed(length: int) -> int:
-    """Return how many decisions a file of so many bytes may hold."""
-    return FREE_DECISIONS + DECISIONS_A_BYTE * length
+    """Return how many decisions a file of `length` bytes may hold."""
+    return _FREE_DECISIONS + _DECISIONS_A_BYTE * length
 
 
 class Decoder:
-    """Reads what an Encoder wrote. Raises CodecError where it cannot have, and beyond a number of decisions."""
+    """Reads what an Encoder wrote. Raises CodecError for other bytes, and beyond a number of decisions."""
 
     def __init__(self, data: bytes, decisions: int) -> None:
         import constriction
@@ -146,9 +146,9 @@ class Decoder:
         words = np.frombuffer(data + b"\0" * (-len(data) % 4), dtype=">u4").astype(np.uint32)
         self._coder = constriction.stream.queue.RangeDecoder(words)
         # Beyond its end a file reads as zeros: it must not claim what would need more than it has.
-        self._bits, self._even_bits = 8 * len(data) + SLACK, 0.0
+        self._bits, self._even_bits = 8 * len(data) + _SLACK, 0.0
         self._decisions = decisions
-        self._binary, self._uniform = open_models()
+        self._binary, self._uniform = _open_models()
 
     def code(self, chances: np.ndarray, bits: np.ndarray | None = None) -> np.ndarray:
         self._count(len(chances))
@@ -166,9 +166,9 @@ class Decoder:
         self._take(math.log2(size))
         self._count(int(size > 1))
         try:
-            return int(self._coder.decode(open_uniform(size))) if size > 1 else 0
+            return int(self._coder.decode(_open_uniform(size))) if size > 1 else 0
         except AssertionError as error:
-            raise CodecError(NO_SUCH_CODE) from error
+            raise CodecError(_NO_SUCH_CODE) from error
 
     def _take(self, bits: float) -> None:
         self._even_bits += bits
@@ -191,7 +191,7 @@ class Decoder:
         try:
             symbols: np.ndarray = self._coder.decode(model, parameters)
         except AssertionError as error:  # Thus constriction says that no Encoder ends up here.
-            raise CodecError(NO_SUCH_CODE) from error
+            raise CodecError(_NO_SUCH_CODE) from error
         return symbols
 
 
@@ -204,8 +204,8 @@ def pair(chances: np.ndarray) -> np.ndarray:
 
 
 @cache
-def open_models() -> tuple[Any, Any]:
-    """Return the families of distributions that are used here; constriction is imported late."""
+def _open_models() -> tuple[Any, Any]:
+    """Return the families of distributions used here; constriction is imported late."""
     import constriction
 
     models = constriction.stream.model
@@ -213,11 +213,19 @@ def open_models() -> tuple[Any, Any]:
 
 
 @cache
-def open_uniform(size: int) -> Any:
+def _open_uniform(size: int) -> Any:
     """Return the distribution of integers below `size`, all equally likely."""
     import constriction
 
     return constriction.stream.model.Uniform(size)
+
+
+PORTION = 1 << 20
+"""Most decisions that are coded together, which bounds memory."""
+
+
+STEPS = 256
+"""Number of logits that a file can state, an eighth apart."""
 
 
 def code_flags(coder: Coder, count: int, flags: np.ndarray | None) -> np.ndarray:
@@ -232,14 +240,6 @@ def code_flags(coder: Coder, count: int, flags: np.ndarray | None) -> np.ndarray
     return result
 
 
-PORTION = 1 << 20
-"""At most so many decisions are coded together, which bounds memory."""
-
-
-STEPS = 256
-"""Logits that a file can name, an eighth apart."""
-
-
 def to_step(ones: int, count: int) -> int:
     """Return the nearest step of the logit of a fraction."""
     logit = math.log2((ones + 1 / 16) / (count - ones + 1 / 16))
@@ -247,4 +247,4 @@ def to_step(ones: int, count: int) -> int:
 
 
 def from_step(step: int) -> int:
-    return (step - STEPS // 2) * (UNIT // 8)
+    return (step - STEPS // 2) * (_UNIT // 8)

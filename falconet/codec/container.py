@@ -22,12 +22,11 @@ MAGIC = b"fnet"
 VERSION = 1
 _MAX_HEADER = 1 << 20
 """Bytes of header and names together, inflated."""
-MAX_TENSORS = 1 << 14
-MAX_ELEMENTS = 1 << 26
+_MAX_TENSORS = 1 << 14
+_MAX_ELEMENTS = 1 << 26
 FREE_BYTES, EXPANSION = 1 << 22, 1 << 11
-"""So many bytes of values, and so many more for each byte of the file, may be in it: small files must cost little to
-read. A million weights in single precision may take any number of bytes; beyond these, a network may shrink to a
-2,048th."""
+"""Most bytes of decoded values: a constant, plus so many for each byte of the file, so that small files cost little to
+read. A million weights in single precision fit a file of any size; beyond these, a network may shrink to a 2,048th."""
 CHECKSUM_BYTES = 4
 
 
@@ -44,12 +43,12 @@ def encode(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> byte
     """Return the content of a `model.fnet` that holds plain data and arrays, in this order, without any loss.
 
     Raises CodecError for what the format cannot hold: another type than TYPES, a header that is not JSON or too large,
-    millions of values that say nothing.
+    millions of values that compress to almost nothing.
     """
     arrays = {name: np.ascontiguousarray(tensor).reshape(tensor.shape) for name, tensor in tensors.items()}
     entries = [Entry(name, _find_type(name, array), array.shape) for name, array in arrays.items()]
     compressor = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zdict=DICTIONARY)
-    front = compressor.compress(write_front(header, entries)) + compressor.flush()
+    front = compressor.compress(_write_front(header, entries)) + compressor.flush()
     encoder, memory = Encoder(), Memory()
     for entry, array in zip(entries, arrays.values(), strict=True):
         if array.size:
@@ -62,8 +61,8 @@ def encode(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> byte
     return content
 
 
-def decode(data: bytes, *, max_elements: int = MAX_ELEMENTS) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return header and arrays of a `model.fnet`. Raises CodecError where it is none, altered, too new or too large."""
+def decode(data: bytes, *, max_elements: int = _MAX_ELEMENTS) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return header and arrays of a `model.fnet`. Raises CodecError where it is none, damaged, too new or too large."""
     header, entries, stream = open_file(data)
     _check_size(entries, len(data), max_elements)
     decoder, memory, tensors = Decoder(stream, count_allowed(len(data))), Memory(), {}
@@ -96,14 +95,14 @@ def read_header(data: bytes) -> dict[str, Any]:
 
 
 def read_outline(data: bytes) -> tuple[dict[str, Any], list[Entry]]:
-    """Return the header, and what arrays there are without their values. Raises CodecError as `read_header` does."""
+    """Return the header, and the arrays' entries without their values. Raises CodecError as `read_header` does."""
     header, entries, _ = open_file(data)
-    _check_size(entries, len(data), MAX_ELEMENTS)
+    _check_size(entries, len(data), _MAX_ELEMENTS)
     return header, entries
 
 
 def open_file(data: bytes) -> tuple[dict[str, Any], list[Entry], bytes]:
-    """Return header, what arrays there are, and their coded values."""
+    """Return the header, the arrays' entries, and their coded values."""
     data = bytes(data)
     if data[: len(MAGIC)] != MAGIC:
         raise CodecError(f"wanted a coded model, which begins with {MAGIC.decode()}, found another file")
@@ -118,7 +117,7 @@ def open_file(data: bytes) -> tuple[dict[str, Any], list[Entry], bytes]:
     size, start = read_varint(content, start)
     if size > len(content) - start:
         raise CodecError("the file is damaged: its header is longer than the file")
-    header, entries = read_front(inflate(content[start : start + size]))
+    header, entries = _read_front(inflate(content[start : start + size]))
     stream = content[start + size :]
     if stream.endswith(b"\0"):
         raise CodecError("the file is damaged: it ends in zeros that nobody wrote")
@@ -138,16 +137,16 @@ def inflate(data: bytes) -> bytes:
     return front
 
 
-def write_front(header: Mapping[str, Any], entries: list[Entry]) -> bytes:
+def _write_front(header: Mapping[str, Any], entries: list[Entry]) -> bytes:
     """Return header and entries as bytes: JSON, a zero byte, then each name, a zero byte, type, axes and sizes."""
     try:
         text = json.dumps(dict(header), separators=(",", ":"), sort_keys=True, ensure_ascii=False, allow_nan=False)
         content = b"".join([text.encode(), b"\0", *map(_write_entry, entries)])
     except (TypeError, ValueError, RecursionError) as error:
         raise CodecError(f"header: wanted what JSON can hold: {error}") from error
-    if len(content) > _MAX_HEADER or len(entries) > MAX_TENSORS:
+    if len(content) > _MAX_HEADER or len(entries) > _MAX_TENSORS:
         raise CodecError(
-            f"wanted at most {_MAX_HEADER} bytes of header and names and {MAX_TENSORS} arrays, "
+            f"wanted at most {_MAX_HEADER} bytes of header and names and {_MAX_TENSORS} arrays, "
             f"found {len(content)} and {len(entries)}"
         )
     return content
@@ -160,30 +159,35 @@ def _write_entry(entry: Entry) -> bytes:
     return head + b"".join(map(write_varint, entry.shape))
 
 
-def read_front(content: bytes) -> tuple[dict[str, Any], list[Entry]]:
+def _read_front(content: bytes) -> tuple[dict[str, Any], list[Entry]]:
     text, position = read_text(content, 0)
     try:
-        header = json.loads(text, parse_constant=refuse_constant)
+        header = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise CodecError(f"the file is damaged: its header is no JSON: {error}") from error
     if not isinstance(header, dict):
         raise CodecError(f"the file is damaged: wanted a JSON object, found {type(header).__name__}")
     entries: dict[str, Entry] = {}
     while position < len(content):
-        entry, position = read_entry(content, position)
-        if entry.name in entries or len(entries) == MAX_TENSORS:
-            raise CodecError(f"the file is damaged: {entry.name!r} comes twice, or there are over {MAX_TENSORS} arrays")
+        entry, position = _read_entry(content, position)
+        if entry.name in entries or len(entries) == _MAX_TENSORS:
+            raise CodecError(
+                f"the file is damaged: {entry.name!r} comes twice, or there are over {_MAX_TENSORS} arrays"
+            )
         entries[entry.name] = entry
     return header, list(entries.values())
 
 
-def refuse_constant(name: str) -> float:
+def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
 
 
-def read_entry(content: bytes, position: int) -> tuple[Entry, int]:
+_MAX_AXES = 16
+
+
+def _read_entry(content: bytes, position: int) -> tuple[Entry, int]:
     name, position = read_text(content, position)
-    if position + 2 > len(content) or content[position] >= len(TYPES) or content[position + 1] > MAX_AXES:
+    if position + 2 > len(content) or content[position] >= len(TYPES) or content[position + 1] > _MAX_AXES:
         raise CodecError(f"the file is damaged: {name!r} has no type or too many axes")
     dtype, axes = TYPES[content[position]], content[position + 1]
     position += 2
@@ -192,9 +196,6 @@ def read_entry(content: bytes, position: int) -> tuple[Entry, int]:
         size, position = read_varint(content, position)
         shape.append(size)
     return Entry(name, dtype, tuple(shape)), position
-
-
-MAX_AXES = 16
 
 
 def read_text(content: bytes, position: int) -> tuple[str, int]:
@@ -232,7 +233,7 @@ def read_varint(content: bytes, position: int) -> tuple[int, int]:
 
 def _find_type(name: str, array: np.ndarray) -> np.dtype:
     dtype = array.dtype.newbyteorder("=")
-    if dtype not in TYPES or array.ndim > MAX_AXES:
+    if dtype not in TYPES or array.ndim > _MAX_AXES:
         known = ", ".join(map(str, TYPES))
-        raise CodecError(f"{name}: wanted one of {known} and at most {MAX_AXES} axes, found {dtype} and {array.ndim}")
+        raise CodecError(f"{name}: wanted one of {known} and at most {_MAX_AXES} axes, found {dtype} and {array.ndim}")
     return dtype

@@ -11,23 +11,23 @@ from falconet.codec.coder import LEAST, PORTION, Coder, Meter, log2, squash
 from falconet.codec.terms import Common, Layout, Terms, make_terms
 
 LARGEST = 1 << 15
-"""Of magnitudes."""
-FIRST_CHUNK = 64
-"""Signs and symbols are coded in chunks of so many, or half of what was coded before, but at most PORTION."""
-VALUE_PRIOR = 3.0
-NODE_PRIOR = 3.0
+"""Largest magnitude of an integer."""
+_FIRST_CHUNK = 64
+"""Least signs or symbols in a chunk; chunks grow to half of what was coded before, at most PORTION."""
+_VALUE_PRIOR = 3.0
+_NODE_PRIOR = 3.0
 _ABSENT, _EVEN, _MODELED = 0, 1, 2
-"""How signs are coded: there are no negative ones; both equally likely; by where they stand."""
+"""Codings of signs: none is negative; both are equally likely; modeled by position."""
 
 
 @dataclass
 class Memory:
-    """What tensors of one file learn from each other."""
+    """Statistics that the tensors of one file share."""
 
     nodes: dict[int, np.ndarray] = field(default_factory=dict)
-    """How often symbols were chosen, by their number of bits."""
+    """Counts at the nodes of symbol trees, by the symbols' number of bits."""
     outputs: np.ndarray = field(default_factory=lambda: np.ones(1, dtype=np.int64))
-    """Which rows of the last matrix were not all zero: likely, these are the columns of the next that are not."""
+    """Flags of the last matrix's rows that are not all zero: likely, neither are these columns of the next."""
 
     def copy(self) -> Memory:
         return Memory(dict(self.nodes), self.outputs)
@@ -36,48 +36,48 @@ class Memory:
 def code_nonzeros(
     coder: Coder, memory: Memory, layout: Layout, places: np.ndarray, values: np.ndarray | None
 ) -> np.ndarray:
-    """Code integers other than zero, of at most LARGEST as magnitudes, at flat indices of a layout."""
+    """Code nonzero integers of magnitude LARGEST or less at flat indices of a layout."""
     if not len(places):
         return np.zeros(0, dtype=np.int64)
     signs = magnitudes = None
     if values is not None:
         signs, magnitudes = (values < 0).astype(np.int64), np.abs(values) - 1
-    signs = code_signs(coder, layout, places, signs)
-    magnitudes = code_magnitudes(coder, memory, layout, places, signs, magnitudes) + 1
+    signs = _code_signs(coder, layout, places, signs)
+    magnitudes = _code_magnitudes(coder, memory, layout, places, signs, magnitudes) + 1
     return np.where(signs != 0, -magnitudes, magnitudes)
 
 
-def make_value_terms(layout: Layout, places: np.ndarray) -> Terms:
-    return make_terms(layout, places, (VALUE_PRIOR, VALUE_PRIOR, 2 * VALUE_PRIOR))
+def _make_value_terms(layout: Layout, places: np.ndarray) -> Terms:
+    return make_terms(layout, places, (_VALUE_PRIOR, _VALUE_PRIOR, 2 * _VALUE_PRIOR))
 
 
 def split(count: int) -> Iterator[slice]:
-    """Yield chunks that grow."""
+    """Yield slices of growing size."""
     done = 0
     while done < count:
-        part = slice(done, min(done + min(max(FIRST_CHUNK, done // 2), PORTION), count))
+        part = slice(done, min(done + min(max(_FIRST_CHUNK, done // 2), PORTION), count))
         yield part
         done = part.stop
 
 
-def code_signs(coder: Coder, layout: Layout, places: np.ndarray, signs: np.ndarray | None) -> np.ndarray:
+_WORTHWHILE = 0.998
+"""Fraction of the plain coding's bits that a slower model must stay below."""
+
+
+def _code_signs(coder: Coder, layout: Layout, places: np.ndarray, signs: np.ndarray | None) -> np.ndarray:
     """Code which integers are negative."""
     mode = None
     if signs is not None:
         mode = _ABSENT
         if signs.any():
-            cost = _measure(lambda meter: model_signs(meter, layout, places, signs))
-            mode = _MODELED if cost < len(places) * WORTHWHILE else _EVEN
+            cost = _measure(lambda meter: _model_signs(meter, layout, places, signs))
+            mode = _MODELED if cost < len(places) * _WORTHWHILE else _EVEN
     mode = coder.code_number(3, mode)
     if mode == _ABSENT:
         return np.zeros(len(places), dtype=np.int64)
     if mode == _EVEN:
         return coder.code_evenly(np.full(len(places), 2), signs)
-    return model_signs(coder, layout, places, signs)
-
-
-WORTHWHILE = 0.998
-"""A model that takes time must save more than this leaves."""
+    return _model_signs(coder, layout, places, signs)
 
 
 def _measure(write: Callable[[Meter], object]) -> float:
@@ -87,8 +87,8 @@ def _measure(write: Callable[[Meter], object]) -> float:
     return meter.bits
 
 
-def model_signs(coder: Coder, layout: Layout, places: np.ndarray, signs: np.ndarray | None) -> np.ndarray:
-    terms, common = make_value_terms(layout, places), Common(NODE_PRIOR)
+def _model_signs(coder: Coder, layout: Layout, places: np.ndarray, signs: np.ndarray | None) -> np.ndarray:
+    terms, common = _make_value_terms(layout, places), Common(_NODE_PRIOR)
     result = np.zeros(len(places), dtype=np.int64)
     for part in split(len(places)):
         own, shared = terms.at(part), common.logit()
@@ -100,57 +100,61 @@ def model_signs(coder: Coder, layout: Layout, places: np.ndarray, signs: np.ndar
     return result
 
 
-def code_magnitudes(
+def _code_magnitudes(
     coder: Coder, memory: Memory, layout: Layout, places: np.ndarray, signs: np.ndarray, magnitudes: np.ndarray | None
 ) -> np.ndarray:
     """Code integers below LARGEST; their signs are known."""
     top = coder.code_number(LARGEST, None if magnitudes is None else int(magnitudes.max()))
-    largest = int(to_symbols(np.array([top]), top)[0][0])
+    largest = int(_to_symbols(np.array([top]), top)[0][0])
     symbols = tails = scaled = None
     if magnitudes is not None:
-        symbols, exponents = to_symbols(magnitudes, top)
+        symbols, exponents = _to_symbols(magnitudes, top)
         tails = magnitudes & ((1 << exponents) - 1)
-        scaled = choose_scaled(memory, layout, places, signs, symbols, largest)
+        scaled = _choose_scaled(memory, layout, places, signs, symbols, largest)
     tree = Tree(memory, largest)
-    terms = make_value_terms(layout, places) if tree.depth and coder.code_number(2, scaled) else None
+    terms = _make_value_terms(layout, places) if tree.depth and coder.code_number(2, scaled) else None
     symbols = code_symbols(coder, tree, terms, signs, symbols)
     tree.remember(memory)
-    leads, exponents = from_symbols(symbols, top)
+    leads, exponents = _from_symbols(symbols, top)
     result: np.ndarray = (leads << exponents) + coder.code_evenly(1 << exponents, tails)
     return result
 
 
-def choose_scaled(
+def _choose_scaled(
     memory: Memory, layout: Layout, places: np.ndarray, signs: np.ndarray, symbols: np.ndarray, top: int
 ) -> int:
-    """Return 1 where it pays that magnitudes depend on their place."""
+    """Return 1 where modeling magnitudes by position saves bits, else 0."""
     plain = _measure(lambda meter: code_symbols(meter, Tree(memory, top), None, signs, symbols))
-    terms = make_value_terms(layout, places)
+    terms = _make_value_terms(layout, places)
     scaled = _measure(lambda meter: code_symbols(meter, Tree(memory, top), terms, signs, symbols))
-    return int(scaled < plain * WORTHWHILE)
+    return int(scaled < plain * _WORTHWHILE)
 
 
-SHORT = 256
-"""Magnitudes up to this one are symbols themselves."""
+_SHORT = 256
+"""Largest magnitude that is a symbol itself."""
 
 
-def to_symbols(values: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
+def _to_symbols(values: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
     """Return symbols below 256 and the number of bits that they leave open, where `top` is the largest value.
 
     Larger values are cut to their five leading bits: a binary floating-point number.
     """
-    if top < SHORT:
+    if top < _SHORT:
         return values, np.zeros_like(values)
     exponents = np.maximum(np.frexp(values.astype(np.float64))[1].astype(np.int64) - 5, 0)
     return (exponents << 4) + (values >> exponents), exponents
 
 
-def from_symbols(symbols: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
+def _from_symbols(symbols: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
     """Return leading bits and the number of bits that follow."""
-    if top < SHORT:
+    if top < _SHORT:
         return symbols, np.zeros_like(symbols)
     exponents = np.maximum((symbols >> 4) - 1, 0)
     return symbols - (exponents << 4), exponents
+
+
+_TRACE = 16
+"""Most counts at a node that the next tensor starts with."""
 
 
 class Tree:
@@ -166,7 +170,7 @@ class Tree:
         """Ones and zeros chosen at each node, float64."""
 
     def logits(self) -> np.ndarray:
-        ones, zeros = log2(self.counts + NODE_PRIOR)
+        ones, zeros = log2(self.counts + _NODE_PRIOR)
         logits: np.ndarray = ones - zeros
         return logits
 
@@ -177,13 +181,9 @@ class Tree:
         self.counts[1] += np.bincount(nodes, minlength=size) - ones
 
     def remember(self, memory: Memory) -> None:
-        """Leave a faint trace for the next tensor."""
-        total = np.maximum(self.counts.sum(0), TRACE)
-        memory.nodes[self.depth] = np.floor(self.counts * TRACE / total)
-
-
-TRACE = 16
-"""Choices at a node that the next tensor starts with, at most."""
+        """Store scaled-down counts for the next tensor."""
+        total = np.maximum(self.counts.sum(0), _TRACE)
+        memory.nodes[self.depth] = np.floor(self.counts * _TRACE / total)
 
 
 def code_symbols(
@@ -194,6 +194,10 @@ def code_symbols(
     for part in split(len(signs)):
         result[part] = code_chunk(coder, tree, terms, part, signs[part], None if symbols is None else symbols[part])
     return result
+
+
+_LEVELS = 3
+"""Levels of the tree, from the root, that depend on rows and columns."""
 
 
 def code_chunk(
@@ -224,7 +228,3 @@ def code_chunk(
         bits, decisions = np.sum(choices[:_LEVELS], axis=0), min(_LEVELS, len(nodes))
         terms.learn(part, bits, np.broadcast_to(expected, (len(terms.indices), len(bits))), decisions)
     return node - offset - (1 << tree.depth)
-
-
-_LEVELS = 3
-"""Of the tree, from the root, that depend on rows and columns."""

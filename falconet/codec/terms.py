@@ -1,4 +1,4 @@
-"""What the place of an element says of it: terms of logits, learned while coding."""
+"""Terms of logits by an element's position, learned while coding."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Layout:
 
 
 class Terms:
-    """What rows, columns, kernels and positions add to logits: by how much ones and zeros outnumber what was expected.
+    """Logit terms of rows, columns, kernels and positions: by how much ones and zeros exceed their expected counts.
 
-    All coordinates stand in one table; `indices` (coordinates x elements) says for each element which columns it has.
+    All coordinates share one table; `indices` (coordinates x elements) says for each element which columns it has.
     Evidence is float64, yet exact: multiples of 2**-16 that stay below 2**36.
     """
 
@@ -37,22 +37,22 @@ class Terms:
         for line, start, (_, _, index) in zip(self.indices, starts, coordinates, strict=True):
             np.add(index, start, out=line)
         self.evidence = np.tile(np.repeat([prior for _, prior, _ in coordinates], sizes), (4, 1))
-        """Ones found, ones expected, zeros found, zeros expected; what is expected leaves out this term."""
+        """Ones found, ones expected, zeros found, zeros expected; expectations leave out the term itself."""
 
     def at(self, part: slice) -> np.ndarray:
         """Return the logits of each coordinate for these elements."""
         index = self.indices[:, part]
         if index.size < self.evidence.shape[1]:
-            return combine(log2(self.evidence[:, index]))
-        return combine(log2(self.evidence)).take(index)
+            return _combine(log2(self.evidence[:, index]))
+        return _combine(log2(self.evidence)).take(index)
 
     def learn(self, part: slice, bits: np.ndarray, chances: np.ndarray, decisions: int = 1) -> None:
-        """Take in decisions with their chances without each coordinate; of several for each element, the sums."""
+        """Update on decisions, with their chances without each coordinate; on sums of several for each element."""
         for index, chance in zip(self.indices[:, part], np.atleast_2d(chances), strict=True):
-            take_in(self.evidence, index, bits, chance, decisions)
+            _take_in(self.evidence, index, bits, chance, decisions)
 
 
-def take_in(evidence: np.ndarray, index: np.ndarray, bits: np.ndarray, chances: np.ndarray, decisions: int) -> None:
+def _take_in(evidence: np.ndarray, index: np.ndarray, bits: np.ndarray, chances: np.ndarray, decisions: int) -> None:
     size = evidence.shape[1]
     count = np.bincount(index, minlength=size) * decisions
     ones, expected = np.bincount(index, bits, size), np.bincount(index, chances, size)
@@ -62,7 +62,7 @@ def take_in(evidence: np.ndarray, index: np.ndarray, bits: np.ndarray, chances: 
     evidence[3] += count - expected
 
 
-def combine(logarithms: np.ndarray) -> np.ndarray:
+def _combine(logarithms: np.ndarray) -> np.ndarray:
     logits: np.ndarray = logarithms[0] - logarithms[1] - logarithms[2] + logarithms[3]
     return logits
 
@@ -74,7 +74,7 @@ class Common:
         self.evidence = np.full((4, 1), prior)
 
     def logit(self) -> int:
-        return int(combine(log2(self.evidence))[0])
+        return int(_combine(log2(self.evidence))[0])
 
     def learn(self, bits: np.ndarray, chances: np.ndarray) -> None:
         # Exact as long as the sum stays below 2**36, whatever the order of summation.
@@ -83,9 +83,9 @@ class Common:
 
 
 def make_terms(layout: Layout, places: np.ndarray, priors: tuple[float, float, float]) -> Terms:
-    """Return the terms that can say something of a layout, for elements at flat indices.
+    """Return the terms that apply to a layout, for elements at flat indices.
 
-    The priors are that of rows, that of columns, and that of kernels and positions.
+    `priors` are those of rows, of columns, and of kernels and positions.
     """
     wanted: list[tuple[int, float, np.ndarray]] = []
     rows, inner = np.divmod(places, layout.columns * layout.positions)

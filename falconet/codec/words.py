@@ -1,4 +1,4 @@
-"""Arrays of bit patterns <-> decisions: floats that have nothing in common, and sorted codebooks."""
+"""Arrays of bit patterns <-> decisions: floats without a grid or table, and sorted codebooks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from falconet.codec.symbols import Memory, Tree, code_chunk, code_symbols
 from falconet.errors import CodecError
 
 _ZERO, _EVEN, _MODELED = 0, 1, 2
-"""How the bytes of a plane are coded: all are zero; all values equally likely; by how often each was seen."""
+"""Codings of a plane of bytes: all zero; all values equally likely; by how often each was seen."""
 
 
 def code_words(coder: Coder, count: int, width: int, words: np.ndarray | None) -> np.ndarray:
@@ -17,13 +17,13 @@ def code_words(coder: Coder, count: int, width: int, words: np.ndarray | None) -
     result = np.zeros(count, dtype=np.uint64)
     for shift in range(width - 8, -8, -8):
         plane = None if words is None else ((words >> np.uint64(shift)) & np.uint64(255)).astype(np.int64)
-        result |= code_plane(coder, count, plane).astype(np.uint64) << np.uint64(shift)
+        result |= _code_plane(coder, count, plane).astype(np.uint64) << np.uint64(shift)
     return result
 
 
-def code_plane(coder: Coder, count: int, plane: np.ndarray | None) -> np.ndarray:
+def _code_plane(coder: Coder, count: int, plane: np.ndarray | None) -> np.ndarray:
     """Code one byte of each word, int64."""
-    mode = coder.code_number(3, None if plane is None else choose_mode(plane))
+    mode = coder.code_number(3, None if plane is None else _choose_mode(plane))
     if mode == _ZERO:
         return np.zeros(count, dtype=np.int64)
     if mode == _EVEN:
@@ -31,7 +31,7 @@ def code_plane(coder: Coder, count: int, plane: np.ndarray | None) -> np.ndarray
     return code_bytes(coder, count, plane)
 
 
-def choose_mode(plane: np.ndarray) -> int:
+def _choose_mode(plane: np.ndarray) -> int:
     if not plane.any():
         return _ZERO
     meter = Meter()
@@ -44,11 +44,14 @@ def code_bytes(coder: Coder, count: int, values: np.ndarray | None) -> np.ndarra
     return code_symbols(coder, Tree(Memory(), 255), None, np.zeros(count, dtype=np.int64), values)
 
 
+_STEPS = 32
+
+
 def code_sorted(coder: Coder, count: int, width: int, values: np.ndarray | None) -> np.ndarray:
     """Code different, rising integers below 2**width (at most 32): the ends, then always the middle between two.
 
-    Where between two neighbors a middle lies is told in 32 steps of the distance, by how often each was seen, then
-    evenly within the step.
+    The position of a middle between two neighbors is coded in 32 steps of the distance, by how often each was seen,
+    then evenly within the step.
     """
     result = np.zeros(count, dtype=np.int64)
     ends = None if values is None else values[[0, -1]].astype(np.uint64)
@@ -62,17 +65,14 @@ def code_sorted(coder: Coder, count: int, width: int, values: np.ndarray | None)
         least = result[lower] + middle - lower
         room = result[upper] - (upper - middle) - least + 1
         wanted = None if values is None else values[middle] - least
-        result[middle] = least + code_between(coder, tree, room, wanted)
+        result[middle] = least + _code_between(coder, tree, room, wanted)
         lower, upper = np.stack([lower, middle], 1).ravel(), np.stack([middle, upper], 1).ravel()
         inside = upper - lower > 1
         lower, upper = lower[inside], upper[inside]
     return result
 
 
-_STEPS = 32
-
-
-def code_between(coder: Coder, tree: Tree, room: np.ndarray, values: np.ndarray | None) -> np.ndarray:
+def _code_between(coder: Coder, tree: Tree, room: np.ndarray, values: np.ndarray | None) -> np.ndarray:
     """Code integers below `room`, which is at most 2**32."""
     steps = None if values is None else values * _STEPS // room
     part = slice(0, len(room))

@@ -1,4 +1,4 @@
-"""compare(): many models trained and evaluated alike, with what they cost and which differences are more than luck."""
+"""compare(): many models trained and evaluated alike, with their costs and tests of their differences."""
 
 from falconet.comparison.comparing import compare
 from falconet.comparison.results import Comparison, ComparisonPair, ComparisonRow

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from falconet.comparison.contenders import (
-    Contender,
-    Study,
-    agree,
+from falconet.comparison.compared_models import (
+    ComparedModel,
+    ComparisonContext,
     check_folder,
     check_folds,
     check_seeds,
-    parse_contenders,
+    make_shared_config,
+    parse_compared_models,
     record_terms,
 )
 from falconet.comparison.results import (
@@ -31,27 +31,29 @@ from falconet.data import Dataset, load_dataset
 from falconet.data.splits import fold_dataset
 from falconet.errors import DataError, FalconetError, UsageError
 from falconet.planning import Settings
+from falconet.renames import accept_renamed
 from falconet.schema import to_mapping
 from falconet.storage import hold
 
 if TYPE_CHECKING:
-    from falconet.comparison.trials import ModelTrial
+    from falconet.comparison.trials import ModelRun
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What came of one model's runs."""
+    """Results of one model's runs."""
 
-    trials: tuple[ModelTrial, ...]
-    """One for each seed."""
+    trials: tuple[ModelRun, ...]
+    """Runs of the model, one for each seed."""
     folds: tuple[float, ...] = ()
     """Accuracy on each fold of the cross-validation; empty where there was none."""
 
 
 _Outcome = Evaluated | str
-"""Of one model; or why it failed."""
+"""Results of one model, or why it failed."""
 
 
+@accept_renamed(tell=lambda value: {"notify": value})
 def compare(
     source: str | Path,
     models: Sequence[str | Path],
@@ -63,7 +65,7 @@ def compare(
     recipe: str | None = None,
     settings: Settings | None = None,
     data_root: str | Path | None = None,
-    tell: Callable[[str], None] = lambda line: None,
+    notify: Callable[[str], None] = lambda line: None,
 ) -> Comparison:
     """Train each model with each seed, evaluate all on the same test split, and write tables, plots and tests to `out`.
 
@@ -81,7 +83,7 @@ def compare(
         that was stopped goes on; models and seeds may be added to one; other settings, and recipes that
         were edited since, are refused.
     seeds
-        Runs of each model, with the seeds 0, 1, ... One run does not show what luck does.
+        Runs of each model, with the seeds 0, 1, ... One run does not show the variance between runs.
     folds
         Rank by cross-validation: each model is also trained so many times, with seed 0, on training and validation
         samples but for one fold of these, which tests it. None: by the validation split, mean over seeds.
@@ -89,8 +91,8 @@ def compare(
         As for `falconet.train`, the same for all models. A recipe's section `model` counts for the model it names only.
     data_root
         Where named data sets are kept and downloaded to.
-    tell
-        Gets a line for each model that cannot be trained, before any is, and for each run that has ended.
+    notify
+        Called with a line for each model that cannot be trained, before any is, and for each run that has ended.
 
     A model of which a run fails is listed with the reason, without figures, since the mean of the runs that went well
     would flatter it. Raises UsageError before anything is trained for unknown names and settings, and for terms that
@@ -99,39 +101,39 @@ def compare(
     StorageError, after which the same call goes on.
 
     """
-    contenders = parse_contenders([models] if isinstance(models, str | Path) else models)
+    compared_models = parse_compared_models([models] if isinstance(models, str | Path) else models)
     check_seeds(seeds)
     check_folds(folds)
-    terms, folder = agree(source, epochs, recipe, settings or {}), Path(out)
-    check_folder(folder, terms, contenders)
+    terms, folder = make_shared_config(source, epochs, recipe, settings or {}), Path(out)
+    check_folder(folder, terms, compared_models)
     dataset = load_dataset(source, data_root=data_root, config=terms.data)
-    study = Study(terms, seeds, folder, dataset, data_root, folds or 0)
+    study = ComparisonContext(terms, seeds, folder, dataset, data_root, folds or 0)
     parts = fold_dataset(dataset, folds) if folds else ()
-    notes = [*check_contenders(contenders, study), *describe_terms(contenders, seeds)]
-    failed = foresee(contenders, study)
+    notes = [*_check_compared_models(compared_models, study), *_describe_terms(compared_models, seeds)]
+    failed = _find_unplannable(compared_models, study)
     with hold(folder):
-        check_folder(folder, terms, contenders)  # Another process may have begun one there meanwhile.
-        record_terms(folder, terms, contenders, study.dataset.fingerprint)
-        for contender, reason in failed.items():
-            tell(f"{contender.name} cannot be trained: {reason}")
-        return train_all(contenders, study, parts, tell, failed, notes)
+        check_folder(folder, terms, compared_models)  # Another process may have begun one there meanwhile.
+        record_terms(folder, terms, compared_models, study.dataset.fingerprint)
+        for compared, reason in failed.items():
+            notify(f"{compared.name} cannot be trained: {reason}")
+        return _train_all(compared_models, study, parts, notify, failed, notes)
 
 
-def train_all(
-    contenders: Sequence[Contender],
-    study: Study,
+def _train_all(
+    compared_models: Sequence[ComparedModel],
+    study: ComparisonContext,
     parts: Sequence[Dataset],
-    tell: Callable[[str], None],
-    failed: Mapping[Contender, str],
+    notify: Callable[[str], None],
+    failed: Mapping[ComparedModel, str],
     notes: Sequence[str],
 ) -> Comparison:
-    """Carry out a comparison whose terms are written down; see `compare`."""
-    runs = sum(len(study.seeds_of(contender)) + len(study.folds_of(contender)) for contender in contenders)
-    progress = _Progress(runs, tell)
+    """Run a comparison whose terms are recorded; see `compare`."""
+    runs = sum(len(study.seeds_of(compared)) + len(study.folds_of(compared)) for compared in compared_models)
+    progress = _Progress(runs, notify)
     outcomes = {
-        contender: run_contender(contender, study, parts, progress, failed.get(contender)) for contender in contenders
+        compared: _run_compared(compared, study, parts, progress, failed.get(compared)) for compared in compared_models
     }
-    comparison = summarize_runs(outcomes, study, notes)
+    comparison = _summarize_runs(outcomes, study, notes)
     from falconet.comparison.pages import write_comparison
 
     write_comparison(comparison)
@@ -145,39 +147,43 @@ def train_all(
 
 
 class _Progress:
-    """Counts the runs of a comparison and tells what came of each."""
+    """Counts the runs of a comparison and reports the result of each."""
 
-    def __init__(self, total: int, tell: Callable[[str], None]) -> None:
-        self.total, self.tell = total, tell
+    def __init__(self, total: int, notify: Callable[[str], None]) -> None:
+        self.total, self.notify = total, notify
         self.done = 0
 
     def end(self, run: str, what: str, runs: int = 1) -> None:
-        """Tell what came of a run, and with it of those that follow from it."""
+        """Report the result of a run, and of those that follow from it."""
         self.done += runs
-        self.tell(f"{self.done}/{self.total} {run}: {what}")
+        self.notify(f"{self.done}/{self.total} {run}: {what}")
 
 
-def check_contenders(contenders: Sequence[Contender], study: Study) -> list[str]:
-    """Raise DataError where a trained model cannot be evaluated on these data; return what a reader should know."""
-    from falconet.comparison.trials import check_fits
+def _check_compared_models(compared_models: Sequence[ComparedModel], study: ComparisonContext) -> list[str]:
+    """Raise DataError where a trained model cannot be evaluated on these data; return notes for the reader."""
+    from falconet.comparison.trials import check_not_trained_on_test
 
-    notes = [check_fits(contender, study.dataset, study.terms.data) for contender in contenders if contender.folder]
+    notes = [
+        check_not_trained_on_test(compared, study.dataset, study.terms.data)
+        for compared in compared_models
+        if compared.folder
+    ]
     return [note for note in notes if note]
 
 
-def describe_terms(contenders: Sequence[Contender], seeds: int) -> list[str]:
-    """Return what a reader should know of how models were trained."""
+def _describe_terms(compared_models: Sequence[ComparedModel], seeds: int) -> list[str]:
+    """Return notes on how models were trained."""
     notes = []
     if seeds == 1:
         notes.append("One seed each: the tests speak of these networks, not of others that are trained alike.")
-    if any(contender.folder for contender in contenders):
+    if any(compared.folder for compared in compared_models):
         notes.append("Models that were trained before are evaluated as they are; their tests speak of these networks.")
-    if any(contender.recipe for contender in contenders):
+    if any(compared.recipe for compared in compared_models):
         notes.append("Models with a recipe of their own (MODEL@RECIPE) were trained by it, not alike.")
     return notes
 
 
-def foresee(contenders: Sequence[Contender], study: Study) -> dict[Contender, str]:
+def _find_unplannable(compared_models: Sequence[ComparedModel], study: ComparisonContext) -> dict[ComparedModel, str]:
     """Return the models whose runs cannot even be planned, with the reason.
 
     Raises the first of the errors where it is so for all that are to be trained: then the terms are wrong, not the
@@ -185,55 +191,55 @@ def foresee(contenders: Sequence[Contender], study: Study) -> dict[Contender, st
     """
     from falconet.comparison.trials import load_trial, plan_trial
 
-    errors: dict[Contender, FalconetError] = {}
+    errors: dict[ComparedModel, FalconetError] = {}
     waiting = [
-        contender
-        for contender in contenders
-        if not contender.folder
-        and any(load_trial(contender, seed, study.out) is None for seed in study.seeds_of(contender))
+        compared
+        for compared in compared_models
+        if not compared.folder
+        and any(load_trial(compared, seed, study.out) is None for seed in study.seeds_of(compared))
     ]
-    for contender in waiting:
+    for compared in waiting:
         try:
-            plan = plan_trial(contender, 0, study)
+            plan = plan_trial(compared, 0, study)
         except FalconetError as error:
-            errors[contender] = error
+            errors[compared] = error
             continue
         if plan.config.data != study.terms.data:
             raise UsageError(
-                f"{contender.name}: wanted data read as for all others, found {to_mapping(plan.config.data)} in its "
+                f"{compared.name}: wanted data read as for all others, found {to_mapping(plan.config.data)} in its "
                 "recipe; give all the same with --set data.KEY=VALUE"
             )
-    if errors and len(errors) == sum(not contender.folder for contender in contenders):
+    if errors and len(errors) == sum(not compared.folder for compared in compared_models):
         raise next(iter(errors.values()))
-    return {contender: " ".join(str(error).split()) for contender, error in errors.items()}
+    return {compared: " ".join(str(error).split()) for compared, error in errors.items()}
 
 
-def run_contender(
-    contender: Contender, study: Study, parts: Sequence[Dataset], progress: _Progress, reason: str | None
+def _run_compared(
+    compared: ComparedModel, study: ComparisonContext, parts: Sequence[Dataset], progress: _Progress, reason: str | None
 ) -> _Outcome:
-    """Return what came of a model's runs, those that are kept from an earlier call included, or why it failed.
+    """Return the results of a model's runs, those kept from an earlier call included, or why it failed.
 
     `parts` are the data with each fold held out; `reason` is why it cannot be trained, where that is known already.
     """
     from falconet.comparison.trials import attempt, load_trial, validate_fold
 
-    trials: list[ModelTrial] = []
-    seeds, folds = study.seeds_of(contender), study.folds_of(contender)
+    trials: list[ModelRun] = []
+    seeds, folds = study.seeds_of(compared), study.folds_of(compared)
     for seed in seeds:
-        kept = load_trial(contender, seed, study.out)
-        trial = kept or reason or attempt(contender, seed, study)
-        run = contender.name if contender.folder else f"{contender.name}, seed {seed}"
+        kept = load_trial(compared, seed, study.out)
+        trial = kept or reason or attempt(compared, seed, study)
+        run = compared.name if compared.folder else f"{compared.name}, seed {seed}"
         if isinstance(trial, str):
             progress.end(run, f"failed: {trial}", len(seeds) - seed + len(folds))
-            return trial if reason or contender.folder else f"seed {seed}: {trial}"
+            return trial if reason or compared.folder else f"seed {seed}: {trial}"
         took = f", trained in {trial.seconds:.1f} s" if trial.seconds is not None else ""
         seen = "" if trial.val_accuracy is None else f"validation accuracy {trial.val_accuracy:.2%}, "
         progress.end(run, f"{seen}test accuracy {trial.accuracy:.2%}{took}{' (kept)' if kept else ''}")
         trials.append(trial)
     accuracies: list[float] = []
     for fold in folds:
-        accuracy = validate_fold(contender, fold, study, parts[fold])
-        run = f"{contender.name}, fold {fold + 1} of {study.folds}"
+        accuracy = validate_fold(compared, fold, study, parts[fold])
+        run = f"{compared.name}, fold {fold + 1} of {study.folds}"
         if isinstance(accuracy, str):
             progress.end(run, f"failed: {accuracy}", len(folds) - fold)
             return f"fold {fold + 1} of {study.folds}: {accuracy}"
@@ -242,13 +248,15 @@ def run_contender(
     return Evaluated(tuple(trials), tuple(accuracies))
 
 
-def summarize_runs(outcomes: Mapping[Contender, _Outcome], study: Study, notes: Sequence[str]) -> Comparison:
-    """Return the comparison of what came of the models."""
-    from falconet.report import describe_environment
+def _summarize_runs(
+    outcomes: Mapping[ComparedModel, _Outcome], study: ComparisonContext, notes: Sequence[str]
+) -> Comparison:
+    """Return the comparison of the models' results."""
+    from falconet.report import get_environment
 
     rows = _list_rows(outcomes)
     evaluated = {one.name: found.trials for one, found in outcomes.items() if not isinstance(found, str)}
-    check_same_samples(study.dataset, evaluated)
+    _check_same_samples(study.dataset, evaluated)
     right = {
         row.model: np.stack([trial.right for trial in evaluated[row.model]]) for row in rows if row.model in evaluated
     }
@@ -265,17 +273,17 @@ def summarize_runs(outcomes: Mapping[Contender, _Outcome], study: Study, notes: 
         pairs=compare_pairs(right),
         notes=(
             *notes,
-            *describe_ranking(rows, study),
+            *_describe_ranking(rows, study),
             *([f"{skipped} test samples cannot be read and were left out."] if skipped else []),
         ),
         settings={key: value for key, value in to_mapping(study.terms).items() if key != "source"},
-        environment=describe_environment(),
+        environment=get_environment(),
         folds=study.folds,
     )
 
 
-def describe_ranking(rows: Sequence[ComparisonRow], study: Study) -> list[str]:
-    """Return what a reader should know of how models were ranked, and of which figures are means of how many runs."""
+def _describe_ranking(rows: Sequence[ComparisonRow], study: ComparisonContext) -> list[str]:
+    """Return notes on how models were ranked, and on which figures are means of how many runs."""
     evaluated = [row for row in rows if row.failed is None]
     how = f"mean of {study.folds} folds" if study.folds else "the split that also chose the epoch"
     notes = [f"Ranked by validation accuracy ({how}); test accuracy is shown beside it and ranks nothing."]
@@ -297,14 +305,14 @@ def describe_ranking(rows: Sequence[ComparisonRow], study: Study) -> list[str]:
     return notes
 
 
-def check_same_samples(dataset: Dataset, evaluated: Mapping[str, Sequence[ModelTrial]]) -> None:
-    """Raise DataError unless all have answered the same samples, which files that vanish meanwhile prevent."""
+def _check_same_samples(dataset: Dataset, evaluated: Mapping[str, Sequence[ModelRun]]) -> None:
+    """Raise DataError unless all models have predictions for the same samples, as files may vanish meanwhile."""
     hashes = [trial.hashes for trials in evaluated.values() for trial in trials]
     if any(not np.array_equal(hashes[0], other) for other in hashes[1:]):
         raise DataError(f"{dataset.source}: its test samples have changed between the runs; choose another --out")
 
 
-def _list_rows(outcomes: Mapping[Contender, _Outcome]) -> tuple[ComparisonRow, ...]:
+def _list_rows(outcomes: Mapping[ComparedModel, _Outcome]) -> tuple[ComparisonRow, ...]:
     """Return each model's row, ranked: means over its seeds, and what its first network costs.
 
     All networks are timed in turns, so that none is measured while the machine had more to do.
@@ -313,16 +321,16 @@ def _list_rows(outcomes: Mapping[Contender, _Outcome]) -> tuple[ComparisonRow, .
     from falconet.comparison.trials import measure_cost
     from falconet.exporters.timing import time_together
 
-    evaluated = {contender.name: found for contender, found in outcomes.items() if not isinstance(found, str)}
+    evaluated = {compared.name: found for compared, found in outcomes.items() if not isinstance(found, str)}
     artifacts = {name: load_artifact(found.trials[0].folder) for name, found in evaluated.items()}
     timed = dict(zip(artifacts, time_together(list(artifacts.values())), strict=True))
     costs = {name: to_mapping(measure_cost(artifact, timed[name])) for name, artifact in artifacts.items()}
-    rows = [replace(summarize_trials(name, found), **costs[name]) for name, found in evaluated.items()]
+    rows = [replace(_summarize_trials(name, found), **costs[name]) for name, found in evaluated.items()]
     failed = [ComparisonRow(one.name, failed=reason) for one, reason in outcomes.items() if isinstance(reason, str)]
     return rank_rows([*rows, *failed], {name: latencies["torch"] for name, latencies in timed.items()})
 
 
-def summarize_trials(name: str, evaluated: Evaluated) -> ComparisonRow:
+def _summarize_trials(name: str, evaluated: Evaluated) -> ComparisonRow:
     """Return a model's row without what its network costs."""
     trials = evaluated.trials
     validated = evaluated.folds or [trial.val_accuracy for trial in trials]

@@ -1,4 +1,4 @@
-"""What a comparison leaves in its folder: a page, Markdown, CSV, JSON and the plots."""
+"""Files of a comparison: a page, Markdown, CSV, JSON and the plots."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ from falconet.storage import format_json, swap
 
 
 def write_comparison(comparison: Comparison) -> None:
-    """Write all of it, without paths of this machine. Raises StorageError."""
+    """Write all files of a comparison, without paths of this machine. Raises StorageError."""
     out = comparison.out
     facts = redact_settings(comparison.facts())
     source, settings = redact_name(comparison.source), redact_settings(comparison.settings)
     comparison = replace(comparison, source=source, settings=settings)
-    plots = {plot_name(cost): encode_figure(draw_front(comparison.rows, cost)) for cost in list_plots(comparison)}
+    plots = {_plot_name(cost): encode_figure(draw_front(comparison.rows, cost)) for cost in _list_plots(comparison)}
     texts = {
         "comparison.json": format_json(facts),
-        "comparison.csv": render_csv(comparison.rows),
-        "comparison.md": render_markdown(comparison),
-        "comparison.html": render_comparison(comparison),
+        "comparison.csv": _render_csv(comparison.rows),
+        "comparison.md": _render_markdown(comparison),
+        "comparison.html": _render_comparison(comparison),
     }
     written = plots | {name: text.encode("utf-8", "backslashreplace") for name, text in texts.items()}
-    swap(out, written, map(plot_name, AXES))  # Where all models failed, plots of an earlier call would be of others.
+    swap(out, written, map(_plot_name, AXES))  # Where all models failed, plots of an earlier call would be of others.
 
 
-def list_plots(comparison: Comparison) -> list[str]:
-    """Return the costs that there is something to draw of."""
+def _list_plots(comparison: Comparison) -> list[str]:
+    """Return the costs for which there is something to draw."""
     return list(AXES) if any(row.val_accuracy is not None for row in comparison.rows) else []
 
 
-def plot_name(cost: str) -> str:
+def _plot_name(cost: str) -> str:
     return f"accuracy-{cost.removesuffix('_ms')}.png"
 
 
-def render_comparison(comparison: Comparison) -> str:
+def _render_comparison(comparison: Comparison) -> str:
     """Return the page: no script, no request to anywhere."""
     plots = [
         to_svg(partial(draw_front, comparison.rows, cost), f"Accuracy over {AXES[cost][0]}; the table has the figures")
-        for cost in list_plots(comparison)
+        for cost in _list_plots(comparison)
     ]
     return render_page(
         "falconet.comparison",
@@ -63,12 +63,12 @@ def render_comparison(comparison: Comparison) -> str:
         pair_columns=PAIR_COLUMNS,
         pairs=[(pair, format_pair(pair)) for pair in comparison.pairs],
         level=LEVEL,
-        means=describe_means(comparison),
+        means=_describe_means(comparison),
     )
 
 
-def render_csv(rows: Sequence[ComparisonRow]) -> str:
-    """Return the rows with the keys of the JSON file; what is not known is empty, fronts are joined by spaces."""
+def _render_csv(rows: Sequence[ComparisonRow]) -> str:
+    """Return the rows with the keys of the JSON file; unknown values are empty, fronts are joined by spaces."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, list(to_mapping(rows[0])), lineterminator="\n")
     writer.writeheader()
@@ -78,22 +78,22 @@ def render_csv(rows: Sequence[ComparisonRow]) -> str:
     return buffer.getvalue()
 
 
-def render_markdown(comparison: Comparison) -> str:
+def _render_markdown(comparison: Comparison) -> str:
     """Return the tables and plots as Markdown."""
     title = f"# {len(comparison.rows)} models on {escape_markdown(Path(comparison.source).name)}"
-    parts = [title, describe_evaluating(comparison), *map(escape_markdown, comparison.notes)]
+    parts = [title, _describe_evaluating(comparison), *map(escape_markdown, comparison.notes)]
     parts.append(_lay_out(COMPARISON_COLUMNS, [format_row(row) for row in comparison.rows]))
-    parts += [f"![Accuracy over {AXES[cost][0]}]({plot_name(cost)})" for cost in list_plots(comparison)]
+    parts += [f"![Accuracy over {AXES[cost][0]}]({_plot_name(cost)})" for cost in _list_plots(comparison)]
     if comparison.pairs:
         parts.append(_lay_out(PAIR_COLUMNS, [format_pair(pair) for pair in comparison.pairs]))
-        parts.append(describe_tests(comparison.pairs))
+        parts.append(_describe_tests(comparison.pairs))
     return "\n\n".join(parts) + "\n"
 
 
-def describe_evaluating(comparison: Comparison) -> str:
+def _describe_evaluating(comparison: Comparison) -> str:
     """Return what the figures of the table are."""
     return (
-        f"{comparison.n:,} test samples of {comparison.classes} classes. {describe_means(comparison)} Time and energy "
+        f"{comparison.n:,} test samples of {comparison.classes} classes. {_describe_means(comparison)} Time and energy "
         "are those of one "
         "training; latency is the median for one sample on one thread in torch, and in the fastest runtime that is "
         "installed, all networks answering in turns. ◆: no model is both cheaper and better in validation; two whose "
@@ -102,19 +102,19 @@ def describe_evaluating(comparison: Comparison) -> str:
     )
 
 
-def describe_means(comparison: Comparison) -> str:
+def _describe_means(comparison: Comparison) -> str:
     """Return what accuracies are means of, as sentences."""
     runs = "Means over a model's runs, with the std between them where there are several."
     return f"{runs} Validation accuracy is the mean over {comparison.folds} folds." if comparison.folds else runs
 
 
-def describe_tests(pairs: Sequence[ComparisonPair]) -> str:
+def _describe_tests(pairs: Sequence[ComparisonPair]) -> str:
     """Return what the tests of pairs say."""
-    shown = sum(pair.significant for pair in pairs)
+    significant = sum(pair.significant for pair in pairs)
     return (
-        f"{shown} of {len(pairs)} differences are shown at the level of {LEVEL:.0%} for all pairs together (Holm, "
-        "1979). The test allows for the choice of test samples, which the models share, and of seeds, which they do "
-        "not (Gallas, Pennello, Myers, 2007)."
+        f"{significant} of {len(pairs)} differences are significant at the {LEVEL:.0%} level, corrected for all pairs "
+        "(Holm, 1979). The test allows for the choice of test samples, which the models share, and of seeds, which "
+        "they do not (Gallas, Pennello, Myers, 2007)."
     )
 
 

@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 AXES = {"bytes": ("size of the weights", "B", 1.0), "macs": ("multiply-accumulates", "", 1.0)} | {
     "latency_ms": ("latency of one sample, one thread", "s", 1e-3)
 }
-"""Of each cost: what it is, the unit of its axis, and how much of that one is."""
+"""Cost -> its title, the unit of its axis, and the factor into that unit."""
 _NAME_LENGTH = 24
-MARKER = 7.0
-"""Points across; labels keep that far from markers."""
-LEADER = "#808080"
-SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
-"""Where a label may stand beside its marker, the best first."""
-ACROSS: dict[int, Literal["left", "center", "right"]] = {1: "left", 0: "center", -1: "right"}
-ALONG: dict[int, Literal["bottom", "center", "top"]] = {1: "bottom", 0: "center", -1: "top"}
-"""Which part of a label keeps the distance on each side."""
-DISTANCES = (1.0, 2.2, 3.6, 5.0)
-"""From the marker, in its size."""
+_MARKER = 7.0
+"""Size of markers in points; labels keep that far from them."""
+_LEADER = "#808080"
+_SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
+"""Sides of a marker where its label may be, as (right, up), the best first."""
+_ACROSS: dict[int, Literal["left", "center", "right"]] = {1: "left", 0: "center", -1: "right"}
+_ALONG: dict[int, Literal["bottom", "center", "top"]] = {1: "bottom", 0: "center", -1: "top"}
+"""Vertical alignment of a label below (-1), beside (0) or above (1) its marker."""
+_DISTANCES = (1.0, 2.2, 3.6, 5.0)
+"""Distances of a label from its marker, in marker sizes."""
 
 
 def draw_front(rows: Sequence[ComparisonRow], cost: str) -> Figure:
@@ -54,28 +54,28 @@ def draw_front(rows: Sequence[ComparisonRow], cost: str) -> Figure:
     ):
         if chosen:
             x, y = zip(*(points[row.model] for row in chosen), strict=True)
-            bars = list(zip(*(measure_bar(row) for row in chosen), strict=True))
+            bars = list(zip(*(_measure_bar(row) for row in chosen), strict=True))
             axes.errorbar(
-                x, y, yerr=bars, fmt=marker, color=color, markersize=MARKER, capsize=3, elinewidth=1, label=label,
+                x, y, yerr=bars, fmt=marker, color=color, markersize=_MARKER, capsize=3, elinewidth=1, label=label,
                 markerfacecolor=color if chosen is front else "none",
             )  # fmt: skip
-    scale_axes(axes, cost)
+    _scale_axes(axes, cost)
     axes.set(xlabel=what, ylabel="validation accuracy (%)")
     figure.legend(loc="outside upper left", ncols=2, frameon=False)
     figure.draw_without_rendering()
     spans = [(x, y, 100 * (row.val_accuracy_std or 0)) for row in evaluated for x, y in [points[row.model]]]
     names = [(shorten(name, _NAME_LENGTH), point) for name, point in points.items()]
-    place_labels(axes, names, marker_boxes(axes, line, spans))
+    _place_labels(axes, names, _marker_boxes(axes, line, spans))
     return figure
 
 
-def measure_bar(row: ComparisonRow) -> tuple[float, float]:
+def _measure_bar(row: ComparisonRow) -> tuple[float, float]:
     """Return the lengths of a bar below and above its point, in percent; no accuracy is above 100."""
     std = 100 * (row.val_accuracy_std or 0)
     return std, min(std, 100 - 100 * (row.val_accuracy or 0))
 
 
-def scale_axes(axes: Axes, cost: str) -> None:
+def _scale_axes(axes: Axes, cost: str) -> None:
     """Make the cost's axis logarithmic, with numbers that are read easily, and leave room for labels."""
     from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -92,13 +92,13 @@ def scale_axes(axes: Axes, cost: str) -> None:
     axes.grid(alpha=0.25, linewidth=0.6)
 
 
-def marker_boxes(
+def _marker_boxes(
     axes: Axes, line: Sequence[tuple[float, float]], bars: Sequence[tuple[float, float, float]]
 ) -> list[Bbox]:
     """Return the pixels that lines between points, and markers with the lengths of their bars, take up."""
     from matplotlib.transforms import Bbox
 
-    half = MARKER * axes.figure.dpi / 72 / 2
+    half = _MARKER * axes.figure.dpi / 72 / 2
     boxes = []
     for x, y, bar in bars:
         ((left, low), (_, high)) = axes.transData.transform([(x, y - bar), (x, y + bar)])
@@ -110,7 +110,7 @@ def marker_boxes(
     return boxes
 
 
-def place_labels(axes: Axes, points: Sequence[tuple[str, tuple[float, float]]], standing: Sequence[Bbox]) -> None:
+def _place_labels(axes: Axes, points: Sequence[tuple[str, tuple[float, float]]], standing: Sequence[Bbox]) -> None:
     """Write names beside their points, each where it hides least of what stands there already."""
     taken = list(standing)
     for name, point in points:
@@ -119,33 +119,33 @@ def place_labels(axes: Axes, points: Sequence[tuple[str, tuple[float, float]]], 
         )
         # The layout is settled; a label must not change it.
         label.set_in_layout(False)
-        places = [(side, distance) for distance in DISTANCES for side in SIDES]
-        boxes = [move(label, side, distance * MARKER) for side, distance in places]
-        costs = [count_hidden(box, taken, axes.bbox) for box in boxes]
+        places = [(side, distance) for distance in _DISTANCES for side in _SIDES]
+        boxes = [move(label, side, distance * _MARKER) for side, distance in places]
+        costs = [_count_hidden(box, taken, axes.bbox) for box in boxes]
         best = costs.index(min(costs))
         side, distance = places[best]
-        taken.append(move(label, side, distance * MARKER))
-        if distance > DISTANCES[0]:
-            draw_leader(axes, point, taken[-1])
+        taken.append(move(label, side, distance * _MARKER))
+        if distance > _DISTANCES[0]:
+            _draw_leader(axes, point, taken[-1])
 
 
-def draw_leader(axes: Axes, point: tuple[float, float], box: Bbox) -> None:
+def _draw_leader(axes: Axes, point: tuple[float, float], box: Bbox) -> None:
     """Draw a thin line from a point to the nearest place of its label."""
     x, y = axes.transData.transform(point)
     nearest = min(max(x, box.x0), box.x1), min(max(y, box.y0), box.y1)
     ends = axes.transData.inverted().transform(np.array([(x, y), nearest]))
-    axes.plot(*ends.T, color=LEADER, linewidth=0.6, alpha=0.6, scalex=False, scaley=False)
+    axes.plot(*ends.T, color=_LEADER, linewidth=0.6, alpha=0.6, scalex=False, scaley=False)
 
 
 def move(label: Annotation, side: tuple[int, int], distance: float) -> Bbox:
     """Put a label on one side of its point; return the pixels that it covers then."""
     label.set_position((side[0] * distance, side[1] * distance))
-    label.set_horizontalalignment(ACROSS[side[0]])
-    label.set_verticalalignment(ALONG[side[1]])
+    label.set_horizontalalignment(_ACROSS[side[0]])
+    label.set_verticalalignment(_ALONG[side[1]])
     return label.get_window_extent()
 
 
-def count_hidden(box: Bbox, taken: Sequence[Bbox], frame: Bbox) -> float:
+def _count_hidden(box: Bbox, taken: Sequence[Bbox], frame: Bbox) -> float:
     """Return the pixels of a label that lie on others or outside the frame."""
     from matplotlib.transforms import Bbox
 

@@ -1,4 +1,4 @@
-"""Comparison: the table of many models evaluated alike, and which of its differences are more than luck. No torch."""
+"""Comparison: the table of many models evaluated alike, with tests of their differences. No torch."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from falconet.latency import Latency, compare_latencies
 from falconet.schema import to_mapping
 
 LEVEL = 0.05
-"""Of corrected p-values below which a difference counts as shown."""
+"""Significance level: corrected p-values below it count as significant."""
 COSTS = ("bytes", "macs", "latency_ms")
-"""Of a row, which accuracy is weighed against."""
+"""Fields of a row with the costs that accuracy is compared with."""
 
 
 @dataclass(frozen=True)
@@ -29,38 +29,38 @@ class ComparisonRow:
 
     model: str
     accuracy: float | None = None
-    """On the test split; so are the next three."""
+    """Accuracy on the test split, as are the next three fields."""
     accuracy_std: float | None = None
-    """Between seeds; None for a single one."""
+    """Standard deviation between seeds; None for a single one."""
     macro_recall: float | None = None
     macro_f1: float | None = None
     params: int | None = None
     macs: int | None = None
     bytes: int | None = None
     latency_ms: float | None = None
-    """Median for one sample on one thread, in torch."""
+    """Median milliseconds of one sample on one thread, in torch."""
     fastest: str | None = None
-    """The runtime that takes least time for that, of those that are installed."""
+    """Installed runtime with the least median latency."""
     fastest_ms: float | None = None
-    """The same median in that runtime."""
+    """Median milliseconds of one sample on one thread in the fastest runtime."""
     seconds: float | None = None
-    """Of the epochs of one training."""
+    """Seconds of the epochs of one training."""
     energy_wh: float | None = None
-    """Of one training, by all that ran on the machine."""
+    """Watt-hours of one training, by all that ran on the machine."""
     seeds: int = 0
     front: tuple[str, ...] = ()
-    """Costs for which no model is both as cheap and as accurate, and better in one of these."""
+    """Costs on whose Pareto front the model is: none is as cheap and as accurate, and better in one of these."""
     failed: str | None = None
-    """Why there are no figures."""
+    """Reason why there are no figures; None: the model did not fail."""
     val_accuracy: float | None = None
-    """On validation samples, by which models are ranked: the mean over `folds`, else over seeds.
+    """Validation accuracy, by which models are ranked: the mean over `folds`, else over seeds.
 
-    None: of a model that was trained elsewhere, which may have learned from validation samples.
+    None for a model that was trained elsewhere, which may have learned from validation samples.
     """
     val_accuracy_std: float | None = None
-    """Between folds, else between seeds; None of a single one."""
+    """Standard deviation between folds, else between seeds; None for a single one."""
     folds: int = 0
-    """Of the cross-validation; 0: the validation split alone."""
+    """Number of cross-validation folds; 0: the validation split alone."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,13 @@ class ComparisonPair:
     """Two models; see `falconet.metrics.compare_models`."""
 
     first: str
-    """The more accurate one on the test split."""
+    """Name of the model that is more accurate on the test split."""
     second: str
     difference: float
     interval: tuple[float, float]
     p_value: float
     p_corrected: float
-    """For all pairs of the comparison, after Holm."""
+    """p-value corrected for all pairs of the comparison (Holm)."""
     significant: bool
 
 
@@ -86,22 +86,22 @@ class Comparison:
     source: str
     fingerprint: str
     n: int
-    """Test samples."""
+    """Number of test samples."""
     classes: int
     seeds: int
     rows: tuple[ComparisonRow, ...]
-    """Those of the highest validation accuracy first, then those without one, and those that failed last."""
+    """Rows by falling validation accuracy, then those without one, and those that failed last."""
     pairs: tuple[ComparisonPair, ...]
     notes: tuple[str, ...]
-    """What a reader should know."""
+    """Notes for the reader."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """What all runs were asked for."""
+    """Settings of all runs."""
     environment: Mapping[str, str] = field(default_factory=dict)
     folds: int = 0
-    """Of the cross-validation; 0: there was none."""
+    """Number of cross-validation folds; 0: there was no cross-validation."""
 
     def facts(self) -> dict[str, Any]:
-        """Return all of it as plain data."""
+        """Return all fields as plain data."""
         facts: dict[str, Any] = to_mapping(replace(self, out=Path()))
         return {**facts, "out": str(self.out)}
 
@@ -129,8 +129,8 @@ def rank_rows(
     """Return rows in order of validation accuracy, with the fronts that they are on by it.
 
     Whoever chose by test accuracy would find it lower in use: the best of many is also the luckiest. Rows without a
-    validation accuracy are on no front. `latencies` are those of models, by name, that were timed in turns: whose
-    difference cannot be told are as fast.
+    validation accuracy are on no front. `latencies` are those of models, by name, that were timed in turns:
+    models whose difference is not measurable count as equally fast.
     """
     ranked = sorted((row for row in rows if row.val_accuracy is not None), key=lambda row: -(row.val_accuracy or 0))
     unranked = sorted((row for row in rows if row.val_accuracy is None), key=lambda row: row.failed is not None)
@@ -155,7 +155,7 @@ def rank_rows(
 
 
 def compare_pairs(answers: Mapping[str, Bool[np.ndarray, "seeds samples"]]) -> tuple[ComparisonPair, ...]:
-    """Test all pairs of models, given with what each seed answers right; of a pair, the more accurate one is first."""
+    """Test all pairs of models, given each seed's correct predictions; of a pair, the more accurate one is first."""
     accuracies = {model: right.mean() for model, right in answers.items()}
     pairs = [
         (one, other) if accuracies[one] >= accuracies[other] else (other, one)
@@ -176,5 +176,5 @@ def mean_of(values: Sequence[float | None]) -> float | None:
 
 
 def sample_std(values: Sequence[float]) -> float | None:
-    """Return the standard deviation of a sample; None of a single value."""
+    """Return the standard deviation of a sample; None for a single value."""
     return statistics.stdev(values) if len(values) > 1 else None

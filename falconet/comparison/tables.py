@@ -5,12 +5,12 @@ from __future__ import annotations
 from falconet.comparison.results import ComparisonPair, ComparisonRow
 
 _MARK = " ◆"
-"""Beside a cost on whose front a model is."""
+"""Mark beside a cost on whose Pareto front a model is."""
 COMPARISON_COLUMNS = (
     "model", "validation accuracy", "test accuracy", "runs", "macro recall", "macro F1", "parameters", "MACs",
     "bytes", "latency", "fastest runtime", "training", "energy"
 )  # fmt: skip
-PAIR_COLUMNS = ("better", "than", "difference", "95% interval", "p", "p, corrected", "shown")
+PAIR_COLUMNS = ("better", "than", "difference", "95% interval", "p", "p, corrected", "significant")
 
 
 def format_row(row: ComparisonRow) -> tuple[str, ...]:
@@ -21,12 +21,12 @@ def format_row(row: ComparisonRow) -> tuple[str, ...]:
     assert row.macro_recall is not None
     assert row.macro_f1 is not None
     assert row.latency_ms is not None
-    validated = "" if row.val_accuracy is None else format_accuracy(row.val_accuracy, row.val_accuracy_std)
+    validated = "" if row.val_accuracy is None else _format_accuracy(row.val_accuracy, row.val_accuracy_std)
     marks = dict.fromkeys(row.front, _MARK)
     return (
         row.model,
         f"{validated}{f', {row.folds} folds' if row.folds else ''}",
-        format_accuracy(row.accuracy, row.accuracy_std),
+        _format_accuracy(row.accuracy, row.accuracy_std),
         str(row.seeds),
         f"{row.macro_recall:.2%}",
         f"{row.macro_f1:.2%}",
@@ -40,7 +40,7 @@ def format_row(row: ComparisonRow) -> tuple[str, ...]:
     )
 
 
-def format_accuracy(mean: float, std: float | None) -> str:
+def _format_accuracy(mean: float, std: float | None) -> str:
     """Return an accuracy with the std between runs, where there are several."""
     between = "" if std is None else f" ± {100 * std:.2f}"
     return f"{100 * mean:.2f}{between} %"
@@ -54,12 +54,12 @@ def format_pair(pair: ComparisonPair) -> tuple[str, ...]:
         pair.second,
         f"{100 * pair.difference:+.2f}",
         f"{low:+.2f} to {high:+.2f}",
-        format_probability(pair.p_value),
-        format_probability(pair.p_corrected),
+        _format_probability(pair.p_value),
+        _format_probability(pair.p_corrected),
         "yes" if pair.significant else "no",
     )
 
 
-def format_probability(value: float) -> str:
+def _format_probability(value: float) -> str:
     """Return a p-value with three decimals."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"

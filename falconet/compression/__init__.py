@@ -1,8 +1,8 @@
-"""Compression: the search for the smallest file of a trained model that still answers right, and the steps it takes.
+"""Compression: the search for the smallest file of a trained model within a budget, and its steps.
 
-`steps` holds pure functions of a network, `search` decides what is tried next, `trial` carries one try out, `session`
-owns the folder. The names stand in `__init__.pyi`; each is imported when it is first used, so that budgets and settings
-need no torch, and steps no reports.
+`steps` holds pure functions of a network, `search` proposes the next trial, `trial` runs one, `session` owns the
+folder. The names are in `__init__.pyi`; each is imported when it is first used, so that budgets and settings need no
+torch, and steps no reports.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""What a compressed model may weigh, cost and lose. Importing it imports no torch."""
+"""Limits of a compressed model: its size, cost and lost accuracy. Importing it imports no torch."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from dataclasses import dataclass
 from falconet.compression.constants import CONSTANTS
 from falconet.errors import ConfigError
 from falconet.schema import check_finite_fields
-from falconet.units import show_size
+from falconet.units import format_size
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits of a compressed model; None: no limit."""
+    """Limits of a compressed model; None: no limit, except for `max_drop`."""
 
     max_bytes: int | None = None
-    """Of the coded file, all of it."""
+    """Bytes of the whole coded file."""
 
     max_drop: float | None = None
-    """Points of accuracy, on the validation split, below the model that is compressed."""
+    """Points of validation accuracy that may be lost; None: 0.5, or any where `max_bytes` is set."""
 
     max_latency_ms: float | None = None
-    """Median for one sample, on one thread of this machine, in the fastest runtime that is installed."""
+    """Median milliseconds of one sample on one thread of this machine, in the fastest installed runtime."""
 
     max_macs: int | None = None
     """Multiply-accumulates of one sample."""
 
     seconds: float | None = None
-    """Of all trials: none begins that, if it took as long as the last, would end later."""
+    """Seconds of all trials: none begins that would end later if it took as long as the last."""
 
     def __post_init__(self) -> None:
         for name in ("max_bytes", "max_latency_ms", "max_macs", "seconds"):
@@ -40,7 +40,7 @@ class Budget:
 
     @property
     def allowed_drop(self) -> float:
-        """Points that the search may lose: without limits the default, all where only the size is limited."""
+        """Points of accuracy that may be lost: `max_drop`, else 100 where the size is limited, else the default."""
         if self.max_drop is not None:
             return self.max_drop
         return CONSTANTS.default_drop if self.max_bytes is None else 100.0
@@ -48,7 +48,7 @@ class Budget:
     def describe(self) -> str:
         """Return the limits in a line."""
         parts = {
-            f"{show_size(self.max_bytes or 0)}": self.max_bytes,
+            f"{format_size(self.max_bytes or 0)}": self.max_bytes,
             f"{self.allowed_drop:g} points lost": self.max_drop if self.max_bytes else self.allowed_drop,
             f"{self.max_latency_ms} ms": self.max_latency_ms,
             f"{self.max_macs or 0:,} MACs": self.max_macs,

@@ -1,4 +1,4 @@
-"""How a search compresses: everything but the budget. Importing it imports no torch."""
+"""Settings of a compression search, except the budget. Importing it imports no torch."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ Channels = Literal["layer", "global", "none"]
 
 @dataclass(frozen=True)
 class CompressConfig:
-    """How the search goes down, and what each trial is made of."""
+    """Settings of a compression search: how it proceeds, and what each trial does."""
 
     bits: int = 4
-    """Of each weight that is left where weights go, 2 to 8."""
+    """Bits of each remaining weight in trials that prune weights, 2 to 8."""
 
     epochs: int = 5
-    """Of training in each trial."""
+    """Epochs of training in each trial."""
 
     polish: int = 0
-    """Of training at the end, of the best trial once more; 0: none."""
+    """Epochs of further training of the best trial at the end; 0: none."""
 
     refinements: int = 3
-    """Trials between the last fraction of weights that serves the budget and the first that does not."""
+    """Trials between the last fraction of weights within the budget and the first beyond it."""
 
     channels: Channels = "layer"
-    """Whether whole channels go where the budget does not demand it: the same fraction of each layer, the least
-    important of all layers (`global`), or not."""
+    """Whole channels that are pruned where the budget does not demand it: the same fraction of each `layer`, the least
+    important of all layers (`global`), or `none`."""
 
     multiple: int = 8
-    """Layers that lose channels keep a multiple of it, where they have as many: processors compute channels in blocks
-    of 8 or 16. 1: any number, for the smallest files."""
+    """Pruned layers keep a multiple of this number of channels, where they have as many: processors compute channels in
+    blocks of 8 or 16. 1: any number, for the smallest files."""
 
     scope: _Scope = "lamp"
-    """Which weights are ranked together: those of a layer, of all by size (`global`), or by layer-adaptive scores."""
+    """Weights ranked together: those of each `layer`, all by size (`global`), or by layer-adaptive scores (`lamp`)."""
 
     regrow: bool = True
-    """Whether weights that went may come back while a trial trains."""
+    """Whether pruned weights may come back while a trial trains."""
 
     rest_bits: int = 8
-    """Of biases, normalization and saved statistics, 2 to 16."""
+    """Bits of biases, normalization and saved statistics, 2 to 16."""
 
     teach: bool = True
-    """Whether the model that is compressed is the teacher of what becomes of it."""
+    """Whether the model that is compressed is the teacher in each trial's training."""
 
     sensitivity: bool = True
-    """Whether layers that integers of `bits` bits alone would harm get more, as measured layer by layer."""
+    """Whether layers that lose accuracy in integers of `bits` bits get more, as measured layer by layer."""
 
     def __post_init__(self) -> None:
         limits = {"bits": (2, 8), "epochs": (1, 10**6), "polish": (0, 10**6), "refinements": (0, 100)}
@@ -65,7 +65,7 @@ class CompressConfig:
 RECOVERY = TrainConfig(
     epochs=1, learning_rate=1e-3, weight_decay=0.0, batch_size=128, restore="last", distill_alpha=0.5
 )
-"""How the weights that are left learn; the number of epochs is the trial's. Set by hand, not tuned."""
+"""Training of the remaining weights; the number of epochs is the trial's. Set by hand, not tuned."""
 
 
 @dataclass(frozen=True)

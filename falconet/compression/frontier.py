@@ -1,4 +1,4 @@
-"""What a search found, in a table and pictures: the Pareto front of all trials, and layers' sensitivity."""
+"""Results of a search as tables and pictures: the Pareto front of all trials, and layers' sensitivity."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from falconet.compression.steps import Sensitivity
 from falconet.data.drawing import COLORS, write_figure
 from falconet.report.pictures import BLUE, ORANGE
 from falconet.storage import write_text
-from falconet.units import show_size
+from falconet.units import format_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +40,7 @@ SENSITIVITY_FILES = ("sensitivity.csv", "sensitivity.png")
 
 
 def write_frontier(trials: Sequence[Trial], budget: Budget, out: Path) -> None:
-    """Write `frontier.csv`, with all trials for whatever budget, and `frontier.png`. Raises StorageError."""
+    """Write `frontier.csv`, with all trials for any budget, and `frontier.png`. Raises StorageError."""
     front = {trial.number for trial in find_frontier(trials)}
     rows = [
         {
@@ -60,7 +60,7 @@ def write_frontier(trials: Sequence[Trial], budget: Budget, out: Path) -> None:
     ]
     table, picture = FRONTIER_FILES
     _write_table(rows, _COLUMNS, out / table)
-    write_figure(draw_frontier(trials, budget), out / picture)
+    write_figure(_draw_frontier(trials, budget), out / picture)
 
 
 def _write_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str], path: Path) -> None:
@@ -72,7 +72,7 @@ def _write_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str], p
     write_text(path, buffer.getvalue())
 
 
-def draw_frontier(trials: Sequence[Trial], budget: Budget) -> Figure:
+def _draw_frontier(trials: Sequence[Trial], budget: Budget) -> Figure:
     """Draw the validation accuracy of all trials over the bytes of their files, with the front and the limits."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
@@ -88,7 +88,7 @@ def draw_frontier(trials: Sequence[Trial], budget: Budget) -> Figure:
                   markerfacecolor="none", label="other trials")  # fmt: skip
     for trial in trials:
         axes.annotate(str(trial.number), (trial.bytes, 100 * trial.accuracy), (4, 4), textcoords="offset points")
-    mark_limits(axes, trials, budget)
+    _mark_limits(axes, trials, budget)
     axes.set(xscale="log", xlabel="size of the file", ylabel="validation accuracy (%)")
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(EngFormatter(unit="B"))
@@ -98,7 +98,7 @@ def draw_frontier(trials: Sequence[Trial], budget: Budget) -> Figure:
     return figure
 
 
-def mark_limits(axes: Axes, trials: Sequence[Trial], budget: Budget) -> None:
+def _mark_limits(axes: Axes, trials: Sequence[Trial], budget: Budget) -> None:
     """Draw lines where the budget ends, as far as they are near."""
     if budget.max_bytes is not None:
         axes.axvline(budget.max_bytes, color="black", linewidth=0.8, linestyle=":", label="budget")
@@ -109,9 +109,9 @@ def mark_limits(axes: Axes, trials: Sequence[Trial], budget: Budget) -> None:
 
 
 def describe_miss(best: Trial, trials: Sequence[Trial], budget: Budget, file: Path) -> str:
-    """Return a line about a budget that no trial keeps within, and what comes nearest."""
+    """Return a line about a budget that no trial keeps within, and the nearest trial."""
     latency = "" if best.latency_ms is None else f", {best.latency_ms:.3f} ms"
-    size = f"{show_size(best.bytes)} at {best.drop:.2f} points lost on validation, {best.macs:,} MACs{latency}"
+    size = f"{format_size(best.bytes)} at {best.drop:.2f} points lost on validation, {best.macs:,} MACs{latency}"
     return (
         f"none of {len(trials)} trials keeps within the budget, {budget.describe()}; the nearest is trial "
         f"{best.number}: {size} ({file}). Allow more, or let trials learn longer (--epochs) in another folder"
@@ -127,10 +127,14 @@ def write_sensitivity(found: Sensitivity, out: Path) -> None:
     ]
     table, picture = SENSITIVITY_FILES
     _write_table(rows, ("parameter", "change", "setting", "accuracy"), out / table)
-    write_figure(draw_sensitivity(found), out / picture)
+    write_figure(_draw_sensitivity(found), out / picture)
 
 
-def draw_sensitivity(found: Sensitivity) -> Figure:
+_STYLES = ("-", "--", "-.", ":")
+"""Styles of lines, which tell them apart where there are more than colors."""
+
+
+def _draw_sensitivity(found: Sensitivity) -> Figure:
     """Draw accuracy against the fraction of zeros and against bits, a line for each parameter that is changed alone."""
     from matplotlib.figure import Figure
 
@@ -138,7 +142,7 @@ def draw_sensitivity(found: Sensitivity) -> Figure:
     figure = Figure(figsize=(9, 3.6 + 0.08 * len(names)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for index, name in enumerate(names):
-        style = {"color": COLORS[index % len(COLORS)], "linestyle": STYLES[index // len(COLORS) % len(STYLES)]}
+        style = {"color": COLORS[index % len(COLORS)], "linestyle": _STYLES[index // len(COLORS) % len(_STYLES)]}
         zeros = [(100 * row.setting, 100 * row.score) for row in found.sparsities if row.name == name]
         bits = [(2 if row.setting == "ternary" else row.setting, 100 * row.score) for row in found.bits
                 if row.name == name]  # fmt: skip
@@ -152,7 +156,3 @@ def draw_sensitivity(found: Sensitivity) -> Figure:
     left.set(ylabel="validation accuracy (%)")
     figure.legend(loc="outside right upper", fontsize=7)
     return figure
-
-
-STYLES = ("-", "--", "-.", ":")
-"""Of lines, where there are more than colors."""

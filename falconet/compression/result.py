@@ -13,15 +13,15 @@ from falconet.compression.search import Trial
 from falconet.compression.trial import SearchContext, count_macs, find_untouched, read_trial
 from falconet.data import Dataset
 from falconet.errors import FalconetError, StorageError
-from falconet.evaluation import Evaluation, describe_calibration, evaluate_split
-from falconet.evaluation.answers import answer_known
+from falconet.evaluation import Evaluation, evaluate_split, measure_calibration
 from falconet.evaluation.evaluation import evaluate_answers
+from falconet.evaluation.logits import predict_split
 from falconet.evaluation.paired import compare_answers
 from falconet.explanation.reasons import find_reasons
 from falconet.exporters.exporting import Export, export
 from falconet.exporters.timing import time_together
 from falconet.model_files import CODED_FILE, redact_settings
-from falconet.report import ModelReport, Shrinking, TrainingLog, describe_model, render_card, render_html
+from falconet.report import CompressionSummary, ModelReport, TrainingLog, build_report, render_card, render_html
 from falconet.schema import to_mapping
 from falconet.storage import format_json, scratch
 
@@ -34,13 +34,13 @@ class Compression:
     budget: Budget
     trials: tuple[Trial, ...]
     chosen: Trial
-    shrinking: Shrinking
-    """The chosen network beside the one it came from."""
+    shrinking: CompressionSummary
+    """Summary of the chosen network beside the original one."""
     val: Evaluation
     test: Evaluation
 
     def facts(self) -> dict[str, Any]:
-        """Return what a program wants to know, as plain data."""
+        """Return the results as plain data."""
         found = self.shrinking
         return {
             "out": str(self.out),
@@ -79,33 +79,33 @@ def finish(
     dense, found = context.artifact, read_trial(chosen.number, context)
     described = replace(found.config, provenance=dense.config.provenance, versions=current_versions())
     artifact = replace(found, config=described)
-    val_answers = answer_known(artifact, dataset, "val")
+    val_answers = predict_split(artifact, dataset, "val")
     val = evaluate_answers(artifact, val_answers, "val", dataset)
     test, answers = evaluate_split(artifact, dataset.splits["test"], "test", dataset)
     test = replace(test, notes=dataset.notes)
     before, after = time_together([dense, artifact])
-    shrinking = Shrinking(
-        bytes_before=measure_dense(dense),
+    shrinking = CompressionSummary(
+        bytes_before=_measure_dense(dense),
         bytes_after=len(artifact.serialize()),
         macs_before=count_macs(dense),
         macs_after=count_macs(artifact),
         comparison=compare_answers(answers, artifact, dense),
         before=before,
         after=after,
-        integers=time_integers(artifact, dataset, data_root),
-        kept=measure_density(artifact),
+        integers=_time_integers(artifact, dataset, data_root),
+        kept=_measure_density(artifact),
         bits=chosen.spec.bits,
         trials=len(trials),
         untouched=find_untouched(chosen.spec, context),
-        epochs=count_epochs(chosen, trials),
+        epochs=_count_epochs(chosen, trials),
     )
-    report = describe_model(
+    report = build_report(
         artifact,
         (),
         val,
         test,
         answers=answers,
-        calibration=describe_calibration(artifact, val_answers, answers),
+        calibration=measure_calibration(artifact, val_answers, answers),
         log=TrainingLog(),
         settings=to_mapping(context.config),
         latencies=after,
@@ -113,11 +113,11 @@ def finish(
         shrinking=shrinking,
     )
     compression = Compression(out, budget, tuple(trials), chosen, shrinking, val, test)
-    artifact.save(out, render_report(report, compression, dataset))
+    artifact.save(out, _render_report(report, compression, dataset))
     return compression
 
 
-def count_epochs(chosen: Trial, trials: Sequence[Trial]) -> int:
+def _count_epochs(chosen: Trial, trials: Sequence[Trial]) -> int:
     """Return for how many epochs a trial's weights learned, from the dense network on."""
     numbered, found = {trial.number: trial for trial in trials}, chosen
     count = found.spec.epochs
@@ -127,20 +127,20 @@ def count_epochs(chosen: Trial, trials: Sequence[Trial]) -> int:
     return count
 
 
-def measure_density(artifact: Artifact) -> float:
+def _measure_density(artifact: Artifact) -> float:
     """Return the fraction of a network's weights that are not zero."""
     weights = [weight for weight in artifact.model.parameters() if weight.ndim > 1]
     return sum(int(weight.count_nonzero()) for weight in weights) / sum(weight.numel() for weight in weights)
 
 
-def measure_dense(artifact: Artifact) -> int:
+def _measure_dense(artifact: Artifact) -> int:
     """Return the bytes of all parameters of the architecture as it was before any compression, in single precision."""
     dense = build_model(replace(artifact.config, widths=None))
     return 4 * sum(parameter.numel() for parameter in dense.parameters())
 
 
-def time_integers(artifact: Artifact, source: Dataset, data_root: str | Path | None) -> Export | None:
-    """Return what an export in 8-bit integers takes and loses; None where the extra is missing or it cannot be."""
+def _time_integers(artifact: Artifact, source: Dataset, data_root: str | Path | None) -> Export | None:
+    """Return an export in 8-bit integers, with its latency and drop; None without the extra, or where it fails."""
     try:
         with scratch() as folder:
             return export(
@@ -152,7 +152,7 @@ def time_integers(artifact: Artifact, source: Dataset, data_root: str | Path | N
         return None
 
 
-def render_report(report: ModelReport, compression: Compression, dataset: Dataset) -> dict[str, str]:
+def _render_report(report: ModelReport, compression: Compression, dataset: Dataset) -> dict[str, str]:
     """Return `metrics.json`, the page and the model card, by their names."""
     evaluated = {"val": to_mapping(compression.val), "test": to_mapping(compression.test)}
     costs = {"params": report.params, "macs": report.macs, "bytes": report.bytes, "latency_ms": report.latency.p50}

@@ -1,4 +1,4 @@
-"""Which network is tried next: a pure function of the budget and of what came of the trials so far. Imports no torch.
+"""The next trial of a search: a pure function of the budget and of the results so far. Imports no torch.
 
 The search goes down a ladder. First whole channels go, as far as MACs or milliseconds demand; then the weights that are
 left become 8-bit integers, which costs no training; then each rung keeps half as many weights as the one before, on a
@@ -20,47 +20,47 @@ from falconet.schema import KEY
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """How one trial compresses."""
+    """Specification of how one trial compresses."""
 
     macs_fraction: float = field(default=1.0, metadata={KEY: "macs"})
-    """Of the dense network's multiply-accumulates: what pruning channels leaves."""
+    """Fraction of the dense network's multiply-accumulates that pruning channels leaves."""
     density: float = field(default=1.0, metadata={KEY: "kept"})
     """Fraction of the weights that are not zero."""
     bits: int = CONSTANTS.first_bits
-    """Of each weight that is left."""
+    """Bits of each remaining weight."""
     epochs: int = 0
-    """Of training on the way there."""
+    """Epochs of training in the trial."""
     start: int | None = None
-    """Number of the trial whose weights it begins with; None: the model that is compressed."""
+    """Number of the trial whose weights this one begins with; None: the model that is compressed."""
     polish: bool = False
-    """Whether it is the last one, which trains the best one longer, with a few weights less where size is scarce."""
+    """Whether this is the last trial, which trains the best one longer, with fewer weights where size is scarce."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of one try."""
+    """Result of one trial."""
 
     number: int
     spec: TrialSpec = field(metadata={KEY: "scheme"})
     bytes: int
-    """Of the coded file."""
+    """Bytes of the coded file."""
     accuracy: float
-    """Of the decoded network on the validation split, 0 to 1."""
+    """Accuracy of the decoded network on the validation split, 0 to 1."""
     drop: float
-    """Points of accuracy that it lost there."""
+    """Points of validation accuracy lost."""
     macs: int
     latency_ms: float | None
-    """In the fastest runtime; None: not asked for, and so not measured."""
+    """Median milliseconds of one sample in the fastest runtime; None: not asked for, and so not measured."""
     seconds: float
 
     def fits(self, budget: Budget) -> bool:
-        """Whether it keeps within all limits."""
+        """Return whether the trial keeps within all limits."""
         return self.excess(budget) <= 0
 
     def excess(self, budget: Budget) -> float:
-        """Return how far it is beyond the limits, 0 where it is within: the sum of each relative excess.
+        """Return how far the trial is beyond the limits, 0 within: the sum of relative excesses.
 
-        Of the drop, a point counts as one.
+        A point of drop counts as one.
         """
         pairs = (
             (self.bytes, budget.max_bytes),
@@ -74,7 +74,7 @@ class Trial:
 def propose(
     trials: Sequence[Trial], budget: Budget, config: CompressConfig, macs_fractions: Sequence[float] = (1.0,)
 ) -> TrialSpec | None:
-    """Return what is tried next; None at the end of the search.
+    """Return the next trial; None at the end of the search.
 
     `macs_fractions` are what removing channels may leave of the MACs: first the most that the budget allows, then less.
     Trials for which the budget's time is too short are not proposed, but for the first one.
@@ -82,17 +82,17 @@ def propose(
     if not trials:
         # A network that lost channels must learn again; integers of 8 bits cost next to nothing.
         return TrialSpec(macs_fraction=macs_fractions[0], epochs=config.epochs if macs_fractions[0] < 1 else 0)
-    if is_out_of_time(trials, budget):
+    if _is_out_of_time(trials, budget):
         return None
-    fraction = choose_macs_fraction(trials, budget, macs_fractions)
+    fraction = _choose_macs_fraction(trials, budget, macs_fractions)
     if fraction is not None:
         return TrialSpec(macs_fraction=fraction, epochs=config.epochs, start=trials[-1].number)
-    base = find_base(trials, budget)
+    base = _find_base(trials, budget)
     rungs = [trial for trial in trials if trial.spec.macs_fraction == base]
-    density = choose_density([trial for trial in rungs if not trial.spec.polish], budget, config)
+    density = _choose_density([trial for trial in rungs if not trial.spec.polish], budget, config)
     if density is not None:
-        bits = choose_uniform_bits(rungs, budget, config) if density == 1 else config.bits
-        return TrialSpec(base, density, bits, config.epochs, find_start(rungs, density))
+        bits = _choose_uniform_bits(rungs, budget, config) if density == 1 else config.bits
+        return TrialSpec(base, density, bits, config.epochs, _find_start(rungs, density))
     best = choose_best(trials, budget)
     if not config.polish or best.spec.polish or not best.spec.epochs:
         return None
@@ -101,7 +101,7 @@ def propose(
 
 
 def leave_room(trial: Trial, budget: Budget) -> float:
-    """Return the density that a trial should have when it trains longer, so that it still has its size after.
+    """Return the density that a trial should have when it trains longer, so that it keeps its size.
 
     Weights spread over more values as they learn, and take more bytes.
     """
@@ -112,114 +112,114 @@ def leave_room(trial: Trial, budget: Budget) -> float:
     return solve_density(wanted, spec.bits, CONSTANTS.step_down * spec.density, spec.density)
 
 
-def choose_macs_fraction(trials: Sequence[Trial], budget: Budget, macs_fractions: Sequence[float]) -> float | None:
+def _choose_macs_fraction(trials: Sequence[Trial], budget: Budget, macs_fractions: Sequence[float]) -> float | None:
     """Return the fraction of the MACs that the next trial leaves to whole channels; None once that costs too much."""
     last = trials[-1]
-    begun = last.spec.density < 1 or last.spec.polish or (len(trials) > 1 and channels_cost_too_much(last, budget))
+    begun = last.spec.density < 1 or last.spec.polish or (len(trials) > 1 and _channels_cost_too_much(last, budget))
     if (
         begun
         or trials[0].drop > budget.allowed_drop
         or last.spec.bits < CONSTANTS.first_bits
-        or is_near_size(last, budget)
+        or _is_near_size(last, budget)
     ):
         return None
     return max((fraction for fraction in macs_fractions if fraction < last.spec.macs_fraction), default=None)
 
 
-def find_base(trials: Sequence[Trial], budget: Budget) -> float:
+def _find_base(trials: Sequence[Trial], budget: Budget) -> float:
     """Return the least fraction of the MACs at which whole channels could go at little cost."""
     whole = [trial for trial in trials if trial.spec.density == 1]
     return min(
-        trial.spec.macs_fraction for trial in whole if trial is whole[0] or not channels_cost_too_much(trial, budget)
+        trial.spec.macs_fraction for trial in whole if trial is whole[0] or not _channels_cost_too_much(trial, budget)
     )
 
 
-def channels_cost_too_much(trial: Trial, budget: Budget) -> bool:
+def _channels_cost_too_much(trial: Trial, budget: Budget) -> bool:
     """Whether removing channels cost so much that single weights should go instead."""
     return trial.drop > (
-        CONSTANTS.channel_drop_fraction * budget.allowed_drop if minimizes_size(budget) else CONSTANTS.channel_drop
+        CONSTANTS.channel_drop_fraction * budget.allowed_drop if _minimizes_size(budget) else CONSTANTS.channel_drop
     )
 
 
-def is_near_size(trial: Trial, budget: Budget) -> bool:
+def _is_near_size(trial: Trial, budget: Budget) -> bool:
     """Whether a network in 8-bit integers is so near to the wanted size that its channels had better stay."""
     return budget.max_bytes is not None and trial.bytes <= CONSTANTS.near_size * budget.max_bytes
 
 
-def is_out_of_time(trials: Sequence[Trial], budget: Budget) -> bool:
+def _is_out_of_time(trials: Sequence[Trial], budget: Budget) -> bool:
     """Whether another trial like the last one would take longer than the budget leaves."""
     spent = sum(trial.seconds for trial in trials)
     return budget.seconds is not None and spent + trials[-1].seconds > budget.seconds
 
 
-def choose_density(trials: Sequence[Trial], budget: Budget, config: CompressConfig) -> float | None:
+def _choose_density(trials: Sequence[Trial], budget: Budget, config: CompressConfig) -> float | None:
     """Return the fraction of weights that the next rung keeps; None where the ladder has ended.
 
     Trials on one side of the wanted density went beyond the limit that is sought, those on the other did not.
     """
-    if any(is_enough(trial, budget) for trial in trials):
+    if any(_is_enough(trial, budget) for trial in trials):
         return None
-    before = [trial for trial in trials if not is_beyond(trial, budget)]
+    before = [trial for trial in trials if not _is_beyond(trial, budget)]
     if not before:  # Even the first one lost too much; it may do better with more training.
-        return 1.0 if minimizes_size(budget) and len(trials) == 1 else None
+        return 1.0 if _minimizes_size(budget) and len(trials) == 1 else None
     high = min(trial.spec.density for trial in before)
-    beyond = [trial for trial in trials if is_beyond(trial, budget) and trial.spec.density < high]
+    beyond = [trial for trial in trials if _is_beyond(trial, budget) and trial.spec.density < high]
     if not beyond:
-        if high == 1 and choose_uniform_bits(trials, budget, config) < min(trial.spec.bits for trial in trials):
+        if high == 1 and _choose_uniform_bits(trials, budget, config) < min(trial.spec.bits for trial in trials):
             return 1.0
         density = (
             high * CONSTANTS.step_down
-            if minimizes_size(budget)
-            else aim_at_size(find_trial(before, high), budget, config.bits)
+            if _minimizes_size(budget)
+            else _aim_at_size(_find_trial(before, high), budget, config.bits)
         )
         return density if density >= CONSTANTS.least_density else None
     refined = len(trials) - trials.index(beyond[0]) - 1
     if refined >= config.refinements:
         return None
-    small, large = find_trial(beyond, max(trial.spec.density for trial in beyond)), find_trial(before, high)
-    return math.sqrt(small.spec.density * high) if minimizes_size(budget) else _interpolate(small, large, budget)
+    small, large = _find_trial(beyond, max(trial.spec.density for trial in beyond)), _find_trial(before, high)
+    return math.sqrt(small.spec.density * high) if _minimizes_size(budget) else _interpolate(small, large, budget)
 
 
-def choose_uniform_bits(trials: Sequence[Trial], budget: Budget, config: CompressConfig) -> int:
+def _choose_uniform_bits(trials: Sequence[Trial], budget: Budget, config: CompressConfig) -> int:
     """Return the bits that bring a network with all its weights to the wanted size; 8 where weights must go instead."""
     first = trials[0]
-    if minimizes_size(budget) or budget.max_bytes is None or first.bytes <= budget.max_bytes:
+    if _minimizes_size(budget) or budget.max_bytes is None or first.bytes <= budget.max_bytes:
         return CONSTANTS.first_bits
     bits = int(CONSTANTS.first_bits * CONSTANTS.aimed_size * budget.max_bytes / first.bytes)
     return bits if bits >= config.bits else CONSTANTS.first_bits
 
 
-def find_trial(trials: Sequence[Trial], density: float) -> Trial:
+def _find_trial(trials: Sequence[Trial], density: float) -> Trial:
     """Return the newest trial of this density."""
     return [trial for trial in trials if trial.spec.density == density][-1]
 
 
-def minimizes_size(budget: Budget) -> bool:
+def _minimizes_size(budget: Budget) -> bool:
     """Whether the search is for the smallest file of an accuracy, not for the best of a size."""
     return budget.max_drop is not None or budget.max_bytes is None
 
 
-def is_beyond(trial: Trial, budget: Budget) -> bool:
+def _is_beyond(trial: Trial, budget: Budget) -> bool:
     """Whether a trial lost too much; where only the size counts, whether it is small enough."""
-    if minimizes_size(budget):
+    if _minimizes_size(budget):
         return trial.drop > budget.allowed_drop + CONSTANTS.drop_tolerance
     return budget.max_bytes is not None and trial.bytes <= budget.max_bytes
 
 
-def is_enough(trial: Trial, budget: Budget) -> bool:
+def _is_enough(trial: Trial, budget: Budget) -> bool:
     """Whether nothing better is wanted: a file of both the size and the accuracy, or one that fills its size."""
     if budget.max_bytes is None or trial.bytes > budget.max_bytes:
         return False
     whole = trial.spec.density == 1 and trial.spec.bits < CONSTANTS.first_bits
     return (
-        not is_beyond(trial, budget)
-        if minimizes_size(budget)
+        not _is_beyond(trial, budget)
+        if _minimizes_size(budget)
         else whole or trial.bytes >= CONSTANTS.filled_size * budget.max_bytes
     )
 
 
-def aim_at_size(trial: Trial, budget: Budget, bits: int) -> float:
-    """Return the fraction of weights, of so many bits each, that should bring a trial's network to the wanted size.
+def _aim_at_size(trial: Trial, budget: Budget, bits: int) -> float:
+    """Return the fraction of weights of `bits` bits that should bring a trial's network to the wanted size.
 
     It lies between the largest and the smallest step from the trial's own.
     """
@@ -231,7 +231,7 @@ def aim_at_size(trial: Trial, budget: Budget, bits: int) -> float:
 
 
 def solve_density(wanted: float, bits: int, low: float, high: float) -> float:
-    """Return the fraction of weights, from `low` to `high`, that takes so many bits a weight of the network, or nearly.
+    """Return the fraction of weights, from `low` to `high`, that takes about `wanted` bits a weight of the network.
 
     Beyond the density at which bits are most, more weights would take less again.
     """
@@ -249,14 +249,14 @@ def estimate_bits(density: float, bits: int) -> float:
 
 
 def _interpolate(small: Trial, large: Trial, budget: Budget) -> float:
-    """Return the fraction of weights at which a line between two trials, in logarithms, comes to the wanted size."""
+    """Return the fraction of weights at which a line between two trials, in logarithms, is at the wanted size."""
     assert budget.max_bytes is not None
     fraction = math.log(CONSTANTS.aimed_size * budget.max_bytes / small.bytes) / math.log(large.bytes / small.bytes)
     inside = min(max(fraction, CONSTANTS.interpolation_margin), 1 - CONSTANTS.interpolation_margin)
     return math.exp(math.log(small.spec.density) * (1 - inside) + math.log(large.spec.density) * inside)
 
 
-def find_start(trials: Sequence[Trial], density: float) -> int:
+def _find_start(trials: Sequence[Trial], density: float) -> int:
     """Return the number of the sparsest trial of those that are at least so dense."""
     above = [trial for trial in trials if trial.spec.density >= density]
     return min(above, key=lambda trial: (trial.spec.density, -trial.number)).number
@@ -267,7 +267,7 @@ def choose_best(trials: Sequence[Trial], budget: Budget) -> Trial:
     fitting = [trial for trial in trials if trial.fits(budget)]
     if not fitting:
         return min(trials, key=lambda trial: (trial.excess(budget), trial.bytes))
-    if minimizes_size(budget):
+    if _minimizes_size(budget):
         return min(fitting, key=lambda trial: (trial.bytes, -trial.accuracy))
     return max(fitting, key=lambda trial: (trial.accuracy, -trial.bytes))
 

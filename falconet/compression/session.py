@@ -1,4 +1,4 @@
-"""compress(): from a trained model to the smallest file that still answers right."""
+"""compress(): from a trained model to its smallest file within a budget."""
 
 from __future__ import annotations
 
@@ -59,26 +59,26 @@ from falconet.renames import accept_renamed, ignore, split_momentum
 from falconet.schema import KEY, flatten, from_mapping, merge, to_mapping
 from falconet.storage import hold, is_vacant, prepare_folder, read_json, write_json
 from falconet.training.checkpoints import remove_checkpoints
-from falconet.training.config import FREE
+from falconet.training.config import CHANGEABLE_ON_RESUME
 from falconet.training.loop import check_fit
 
-SEARCH_FILE = "search.json"
-SEARCH_FOLDER = "search"
-"""In the folder of the compressed model: coded networks of all trials, and what came of each."""
+_SEARCH_FILE = "search.json"
+_SEARCH_FOLDER = "search"
+"""Subfolder of the compressed model's with the coded networks and results of all trials."""
 RECIPES = "compress"
-"""Folder of the recipes for searches, within that of all recipes."""
+"""Subfolder of the recipes for searches, within that of all recipes."""
 
 
 @dataclass(frozen=True)
 class Watcher:
-    """Who hears of a search while it goes on."""
+    """Callbacks that report the progress of a search."""
 
     notify: Callable[[str], None] = lambda line: None
-    """Gets lines that the user should read."""
+    """Called with each line that the user should read."""
     on_trial: Callable[[Trial, Trial], None] = lambda trial, best: None
-    """Gets each trial that has ended, those of an earlier call too, and the best one so far."""
+    """Called with each finished trial, those of an earlier call too, and the best one so far."""
     make_callbacks: MakeCallbacks = lambda title: ()
-    """Returns the callbacks of a trial's training, by the trial's title."""
+    """Returns the callbacks of a trial's training, given the trial's title."""
 
 
 @accept_renamed(existing=lambda value: {"if_exists": value})
@@ -102,36 +102,36 @@ def compress(
         A trained model; one that was compressed before is compressed further.
     source, data_root
         The data that it was trained on. The search learns from the training split and chooses by the validation split;
-        the test split is asked once, at the end.
+        the test split is used once, at the end.
     out
         A folder for the compressed model: `config.json`, `model.fnet`, the report and the Pareto front of all trials,
         which are kept in `search/`.
     budget
-        What the result may weigh, cost and lose; None: at most half a point of accuracy.
+        Limits of the result's size, cost and lost accuracy; None: at most half a point of accuracy.
     recipe, settings
-        Sections `compression` (see `CompressConfig`), `training` (of what is left; see `TrainConfig`) and
+        Sections `compression` (see `CompressConfig`), `training` (of the remaining weights; see `TrainConfig`) and
         `augmentation`, from a YAML file or a recipe by name, and as nested mappings.
     if_exists
         What to do where `out` holds a search: refuse, go on with it (also to another budget), or begin anew.
     watcher
-        Hears of the search while it goes on.
+        Callbacks that report the progress of the search.
 
     The search may be killed at any moment and goes on with `if_exists="resume"`, in the middle of a trial too.
     Raises BudgetError where no trial keeps within the budget: the front is written all the same, and the message names
-    what comes nearest. Raises UsageError for what cannot be meant, RunExistsError for a folder that is in use,
-    DataError where the data are not the model's own, ArtifactError, StorageError; DivergedError and
-    InterruptedRunError, after which it can be gone on with.
+    the nearest trial. Raises UsageError for invalid arguments, RunExistsError for a folder that is in use, DataError
+    where the data are not the model's own, ArtifactError, StorageError; DivergedError and InterruptedRunError, after
+    which the search can be resumed.
 
     """
     budget, watcher, out = budget or Budget(), watcher or Watcher(), Path(out)
     home = Path(model) if isinstance(model, str | Path) else open_artifact(model).path
     name = source.source if isinstance(source, Dataset) else source
-    if isinstance(model, str | Path):  # One at hand is whole, whatever became of the folder that it was read from.
+    if isinstance(model, str | Path):  # A loaded one is whole, even if its folder is not any more.
         check_artifact(model)
     if not isinstance(source, Dataset):
         check_source(source)
     _check_out(out, if_exists, home, name)
-    overrides = merge(load_settings(recipe), normalize_settings(settings or {}))
+    overrides = merge(_load_settings(recipe), normalize_settings(settings or {}))
     artifact = open_artifact(model)
     dataset = read_data(artifact, source, data_root)
     config = _configure(artifact, home, dataset, overrides)
@@ -155,13 +155,15 @@ def _check_out(out: Path, if_exists: IfExists, home: Path | None, source: str | 
     check_outside(out, source)
     if is_vacant(out):
         return
-    if not (out / SEARCH_FOLDER / SEARCH_FILE).is_file():
+    if not (out / _SEARCH_FOLDER / _SEARCH_FILE).is_file():
         raise RunExistsError(f"{out} holds files that are no search: choose a new or empty folder with --out")
     if if_exists == "refuse":
-        raise RunExistsError(f"{out} already holds a search: go on with --resume, replace it with --overwrite")
+        raise RunExistsError(
+            f"{out} already holds a search: go on with if_exists='resume', replace it with if_exists='overwrite'"
+        )
 
 
-def load_settings(recipe: str | None) -> dict[str, Any]:
+def _load_settings(recipe: str | None) -> dict[str, Any]:
     """Return the settings of a recipe for searches, by name or by path."""
     return load_recipe(recipe, RECIPES) if recipe else {}
 
@@ -188,9 +190,21 @@ def read_data(artifact: Artifact, source: str | Path | Dataset, data_root: str |
             f"{dataset.source}: wanted the data that the model was trained on ({origin.source}), found others: samples "
             "that it learned from would evaluate what becomes of it"
         )
-    if isinstance(source, Dataset):  # Which may be split otherwise than the model's own were.
+    if isinstance(source, Dataset):  # It may be split otherwise than the model's own data.
         check_evaluable(artifact, dataset, config, "train")
     return dataset
+
+
+_FIXED = {
+    "freeze": "would leave weights as they are that are to change",
+    "unfreeze_after": "goes with freeze",
+    "layer_decay": "is for networks that begin with published weights",
+    "class_weights": "is not applied; use training.sampler=balanced",
+    "epochs": "is compression.epochs",
+    "restore": "is the last epoch, when no weight goes any more",
+    "patience": "has no use where the last epoch counts",
+}
+"""Settings of training that the search determines -> the reason for an error message."""
 
 
 def _configure(artifact: Artifact, home: Path | None, dataset: Dataset, overrides: Settings) -> SearchConfig:
@@ -204,21 +218,9 @@ def _configure(artifact: Artifact, home: Path | None, dataset: Dataset, override
     }
     settings = merge(defaults, overrides)
     augmentation = expand_policy(settings["augmentation"], dataset.kind)
-    for key in FIXED.keys() & (overrides.get("training") or {}).keys():
-        raise ConfigError(f"training.{key}: {FIXED[key]}; leave it out")
+    for key in _FIXED.keys() & (overrides.get("training") or {}).keys():
+        raise ConfigError(f"training.{key}: {_FIXED[key]}; leave it out")
     return from_mapping(SearchConfig, {**settings, "augmentation": augmentation})
-
-
-FIXED = {
-    "freeze": "would leave weights as they are that are to change",
-    "unfreeze_after": "goes with freeze",
-    "layer_decay": "is for networks that begin with published weights",
-    "class_weights": "is not applied; use training.sampler=balanced",
-    "epochs": "is compression.epochs",
-    "restore": "is the last epoch, when no weight goes any more",
-    "patience": "has no use where the last epoch counts",
-}
-"""Settings of training that follow from the search."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,35 +232,35 @@ class _Session:
     out: Path
     watcher: Watcher
     facts: Mapping[str, Any]
-    """What must stay the same when it goes on."""
+    """Facts that must stay the same when the search is resumed."""
     has_sensitivity: bool = False
-    """Whether it is known which layers need more bits."""
+    """Whether the layers that need more bits are known."""
     macs_fractions: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """Limits of MACs and milliseconds -> what they leave; see `find_macs_fractions`."""
+    """Limits of MACs and milliseconds -> fractions of the MACs that they leave; see `find_macs_fractions`."""
     trials: tuple[Trial, ...] = ()
-    """All that ever ran in this folder, for whatever budget."""
+    """Trials that ever ran in this folder, for any budget."""
 
     def add(self, trial: Trial) -> _Session:
-        """Return the search with a trial more, or with another record of one, and write that down."""
+        """Return the search with a trial added or replaced, and save it."""
         others = [other for other in self.trials if other.number != trial.number]
         session = replace(self, trials=tuple(sorted([*others, trial], key=lambda one: one.number)))
         session.save()
         return session
 
     def save(self) -> None:
-        """Write what was found, so that the search can go on from here."""
+        """Write the results so far, so that the search can be resumed from here."""
         found = {
             "sensed": self.has_sensitivity,
             "bits": dict(self.context.layer_bits),
             "shares": dict(self.macs_fractions),
             "trials": [to_mapping(trial) for trial in self.trials],
         }
-        write_json(self.context.folder / SEARCH_FILE, {**self.facts, **found})
+        write_json(self.context.folder / _SEARCH_FILE, {**self.facts, **found})
 
 
 @dataclass(frozen=True)
 class Record:
-    """What `search.json` holds; its keys are those of the first edition."""
+    """Content of `search.json`; its keys are those of the first edition."""
 
     model: str
     fingerprint: str
@@ -268,7 +270,7 @@ class Record:
     macs_fractions: Mapping[str, Sequence[float]] = field(metadata={KEY: "shares"})
     trials: tuple[Trial, ...]
     source: str = ""
-    """Where the model's data lie on this machine."""
+    """Source of the model's data on this machine."""
 
 
 def _open_session(
@@ -280,29 +282,29 @@ def _open_session(
     watcher: Watcher,
     budget: Budget,
 ) -> _Session:
-    """Return a new search, or the one in `out` to go on with.
+    """Return a new search, or the one in `out` to resume.
 
-    Raises UsageError where it began otherwise, BudgetError for limits out of reach. What another search left is removed
-    once nothing stands against the new one.
+    Raises UsageError where that one had other settings, BudgetError for limits out of reach. Files of another search
+    are removed once nothing prevents the new one.
     """
-    folder = out / SEARCH_FOLDER
+    folder = out / _SEARCH_FOLDER
     facts = {
         "source": artifact.config.provenance.data.source,
         "model": sha256(artifact.serialize()).hexdigest(),
         "fingerprint": dataset.fingerprint,
         "config": to_mapping(config),
     }
-    resumed = if_exists == "resume" and (folder / SEARCH_FILE).is_file()
+    resumed = if_exists == "resume" and (folder / _SEARCH_FILE).is_file()
     record = (
-        _read_record(folder / SEARCH_FILE, facts)
+        _read_record(folder / _SEARCH_FILE, facts)
         if resumed
         else Record(**facts, has_sensitivity=False, layer_bits={}, macs_fractions={}, trials=())
     )
-    train, val = make_loaders(artifact, dataset, config)
+    train, val = _make_loaders(artifact, dataset, config)
     check_fit(artifact.model, train, config.training, artifact.model if config.compression.teach else None)
     accuracy = measure_accuracy(artifact.model, val)
     context = SearchContext(artifact, train, val, config, folder, record.layer_bits, accuracy, watcher.make_callbacks)
-    limits = name_limits(budget)
+    limits = _name_limits(budget)
     fractions = dict(record.macs_fractions)
     if limits not in fractions:
         fractions[limits] = find_macs_fractions(budget, context)
@@ -320,12 +322,12 @@ def _open_session(
 
 
 def is_coarse(count: int) -> bool:
-    """Whether one of so many validation samples is so many points that a loss is hardly told from luck."""
+    """Return whether one of `count` validation samples is worth so many points that a loss may well be chance."""
     return 100 / count > CONSTANTS.default_drop
 
 
 def _read_record(path: Path, facts: Mapping[str, Any]) -> Record:
-    """Return what an earlier call found. Raises ArtifactError for a damaged file, UsageError for another search's."""
+    """Return an earlier call's record. Raises ArtifactError for a damaged file, UsageError for another search's."""
     try:
         record = from_mapping(Record, read_json(path))
         known = normalize_settings(record.config, ignore)
@@ -333,29 +335,30 @@ def _read_record(path: Path, facts: Mapping[str, Any]) -> Record:
         config = from_mapping(SearchConfig, {**known, "training": training})
         record = replace(record, config=to_mapping(config))
     except UsageError as error:
-        raise ArtifactError(f"{path} is damaged: {error}; begin anew with --overwrite") from error
+        raise ArtifactError(f"{path} is damaged: {error}; begin anew with if_exists='overwrite'") from error
     except ArtifactError as error:
-        raise ArtifactError(f"{error}; begin anew with --overwrite") from error
+        raise ArtifactError(f"{error}; begin anew with if_exists='overwrite'") from error
     _check_unchanged(to_mapping(record), facts)
     return record
 
 
 def _check_unchanged(record: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    """Raise UsageError where a search is to go on otherwise than it began."""
+    """Raise UsageError where a search would be resumed with other settings."""
     names = {"model": "another model", "fingerprint": "other data", "config": "other settings"}
-    record, facts = (drop_free_settings(side) for side in (record, facts))
+    record, facts = (_drop_free_settings(side) for side in (record, facts))
     for key, what in names.items():
         if record.get(key) != facts[key]:
             change = _describe_change(record[key], facts[key]) if key == "config" else ""
             raise UsageError(
-                f"--resume: the search began with {what}{change}; undo that, or begin anew with --overwrite"
+                f"if_exists='resume': the search began with {what}{change}; undo that, or begin anew with "
+                "if_exists='overwrite'"
             )
 
 
-def drop_free_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return facts of a search without those settings of training that change nothing about what it comes to."""
+def _drop_free_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return facts of a search without the settings of training that do not change its result."""
     config = dict(facts["config"])
-    training = {key: value for key, value in (config.get("training") or {}).items() if key not in FREE}
+    training = {key: value for key, value in (config.get("training") or {}).items() if key not in CHANGEABLE_ON_RESUME}
     return {**facts, "config": {**config, "training": training}}
 
 
@@ -370,17 +373,17 @@ def _describe_change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def clear_search(out: Path) -> None:
-    """Remove what an earlier search left; what it chose stays until this one has chosen."""
+    """Remove an earlier search's files; the model that it chose stays until this one has chosen."""
     for name in (*FRONTIER_FILES, *SENSITIVITY_FILES):
         (out / name).unlink(missing_ok=True)
-    folder = out / SEARCH_FOLDER
+    folder = out / _SEARCH_FOLDER
     # Trials first: without its record, the folder would be nobody's.
     for path in (folder / CLAIM_FILE, *folder.glob("trial-*.fnet")):
         path.unlink(missing_ok=True)
     remove_checkpoints(folder / TRIAL_CHECKPOINT_FOLDER)
 
 
-def make_loaders(artifact: Artifact, dataset: Dataset, config: SearchConfig) -> tuple[Loader, Loader]:
+def _make_loaders(artifact: Artifact, dataset: Dataset, config: SearchConfig) -> tuple[Loader, Loader]:
     """Return batches of the training and the validation split, as the model takes them."""
     spec, labels = artifact.config.input, artifact.config.output.labels
     train, val = (load_inputs(dataset.splits[name], spec, artifact.tokenizer) for name in ("train", "val"))
@@ -400,12 +403,12 @@ def make_loaders(artifact: Artifact, dataset: Dataset, config: SearchConfig) -> 
 
 
 def find_layer_bits(session: _Session) -> _Session:
-    """Measure which layers need more bits than others, and write that down."""
+    """Measure which layers need more bits than others, and save that."""
     context = session.context
     session.watcher.notify("measuring what each layer alone can lose")
     found = measure_layers(context)
     write_sensitivity(found, session.out)
-    bits = choose_layer_bits(found)
+    bits = _choose_layer_bits(found)
     needy = [f"{name} ({count})" for name, count in bits.items() if count > context.config.compression.bits]
     if needy:
         session.watcher.notify(f"layers that need more bits than others: {', '.join(needy)}")
@@ -414,7 +417,7 @@ def find_layer_bits(session: _Session) -> _Session:
     return session
 
 
-def choose_layer_bits(found: Sensitivity) -> dict[str, int]:
+def _choose_layer_bits(found: Sensitivity) -> dict[str, int]:
     """Return the bits that each weight needs so as not to cost too much by itself, 8 at most."""
     chosen = choose_bits(found, CONSTANTS.layer_tolerance)
     names = dict.fromkeys(row.name for row in found.bits)
@@ -426,10 +429,10 @@ def run_trials(session: _Session, budget: Budget) -> tuple[Trial, ...]:
 
     Another budget gets the trials that a search from nothing would have run for it.
     """
-    config, fractions = session.context.config.compression, session.macs_fractions[name_limits(budget)]
+    config, fractions = session.context.config.compression, session.macs_fractions[_name_limits(budget)]
     trials: list[Trial] = []
     while (spec := propose(trials, budget, config, fractions)) is not None:
-        session, trial = reuse_or_run(session, spec, budget)
+        session, trial = _reuse_or_run(session, spec, budget)
         trials.append(trial)
         session.watcher.on_trial(trial, choose_best(trials, budget))
     if propose(trials, replace(budget, seconds=None), config, fractions) is not None:
@@ -439,13 +442,13 @@ def run_trials(session: _Session, budget: Budget) -> tuple[Trial, ...]:
 
 
 def _prepare(session: _Session, budget: Budget) -> _Session:
-    """Return the search with what is to be known before any trial. Raises BudgetError for limits out of reach."""
+    """Return the search with all that is measured before any trial. Raises BudgetError for limits out of reach."""
     config, notify = session.context.config.compression, session.watcher.notify
     if (session.out / CODED_FILE).is_file():
         notify(f"{session.out / CODED_FILE} stays what was found before, until this search ends with another")
-    if name_limits(budget) not in session.macs_fractions:
+    if _name_limits(budget) not in session.macs_fractions:
         fractions = find_macs_fractions(budget, session.context)
-        session = replace(session, macs_fractions={**session.macs_fractions, name_limits(budget): fractions})
+        session = replace(session, macs_fractions={**session.macs_fractions, _name_limits(budget): fractions})
         session.save()
     if config.channels != "none" and importlib.util.find_spec("torch_pruning") is None:
         notify("channels stay: removing them needs pip install 'falconet[compress]'")
@@ -454,13 +457,13 @@ def _prepare(session: _Session, budget: Budget) -> _Session:
     return session if session.has_sensitivity or not config.sensitivity else find_layer_bits(session)
 
 
-def name_limits(budget: Budget) -> str:
-    """Return what removing channels depends on."""
+def _name_limits(budget: Budget) -> str:
+    """Return a key for the limits that removing channels depends on."""
     return f"{budget.max_macs} MACs, {budget.max_latency_ms} ms"
 
 
-def reuse_or_run(session: _Session, spec: TrialSpec, budget: Budget) -> tuple[_Session, Trial]:
-    """Return what comes of a spec, from an earlier trial where there is one, and the session that knows it."""
+def _reuse_or_run(session: _Session, spec: TrialSpec, budget: Budget) -> tuple[_Session, Trial]:
+    """Return the session and the trial of a spec: an earlier one where there is one, else a new one."""
     context = session.context
     known = next((trial for trial in session.trials if trial.spec == spec), None)
     if known is None or not context.trial_file(known.number).is_file():

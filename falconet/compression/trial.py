@@ -45,12 +45,12 @@ from falconet.training.loop import fit
 
 TRIAL_CHECKPOINT_FOLDER, CLAIM_FILE = "checkpoint", "running.json"
 MakeCallbacks = Callable[[str], Sequence[Callback]]
-"""Returns the callbacks of a trial's training, by the trial's title."""
+"""Function that returns the callbacks of a trial's training, given the trial's title."""
 
 
 @dataclass(frozen=True, eq=False)
 class SearchContext:
-    """What all trials of a search share."""
+    """Objects that all trials of a search share."""
 
     artifact: Artifact
     """The model that is compressed."""
@@ -58,33 +58,33 @@ class SearchContext:
     val: Loader
     config: SearchConfig
     folder: Path
-    """Where the coded networks of trials are kept."""
+    """Folder of the trials' coded networks."""
     layer_bits: Mapping[str, int]
-    """Weights that need more bits than others, by name."""
+    """Bits of the weights that need more than others, by name."""
     accuracy: float
-    """Of the model that is compressed, on the validation split."""
+    """Validation accuracy of the model that is compressed, 0 to 1."""
     make_callbacks: MakeCallbacks
 
     def trial_file(self, number: int) -> Path:
-        """Return where a trial's network is kept."""
+        """Return the path of a trial's coded network."""
         return self.folder / f"trial-{number:02}{Path(CODED_FILE).suffix}"
 
 
 def run_trial(number: int, spec: TrialSpec, context: SearchContext) -> Trial:
-    """Compress as `spec` says, keep the coded network, and return what came of it.
+    """Compress as `spec` says, keep the coded network, and return the result.
 
-    Goes on from a checkpoint where one was left. Raises DivergedError and InterruptedRunError.
+    Resumes from a checkpoint where there is one. Raises DivergedError and InterruptedRunError.
     """
     started = time.perf_counter()
-    start = load_start(spec, context)
+    start = _load_start(spec, context)
     # Channels come in whole numbers, so that a network may have fewer MACs than it was asked to.
     fraction = 1.0
-    if prunes_channels(spec):
+    if _prunes_channels(spec):
         fraction = min(spec.macs_fraction * count_macs(context.artifact) / count_macs(start), 1.0)
     network = make_steps(spec, context, fraction)(start.model)
     if spec.epochs:
         finetune(network, number, spec, context)
-    content = encode_network(materialize(network), context).serialize()
+    content = _encode_network(materialize(network), context).serialize()
     decoded = decode_artifact(content)
     accuracy = measure_accuracy(decoded.model, context.val)
     write_bytes(context.trial_file(number), content)
@@ -102,9 +102,9 @@ def run_trial(number: int, spec: TrialSpec, context: SearchContext) -> Trial:
 
 
 def add_latency(trial: Trial, budget: Budget, context: SearchContext, others: Sequence[Trial]) -> Trial:
-    """Return a trial with its milliseconds, where a budget asks for them and nobody has measured them yet.
+    """Return a trial with its milliseconds, where a budget asks for them and they are not measured yet.
 
-    A network of the same channels takes as long as another trial's did: zeros change nothing, and luck should not.
+    A network of the same channels gets another trial's milliseconds: zeros change nothing, and noise should not.
     """
     if budget.max_latency_ms is None or trial.latency_ms is not None:
         return trial
@@ -118,19 +118,19 @@ def read_trial(number: int, context: SearchContext) -> Artifact:
     return decode_file(path, read_file(path))
 
 
-def prunes_channels(spec: TrialSpec) -> bool:
+def _prunes_channels(spec: TrialSpec) -> bool:
     """Whether a spec removes channels: those that keep fewer weights begin with a network of their width."""
     return spec.macs_fraction < 1 and spec.density == 1
 
 
-def load_start(spec: TrialSpec, context: SearchContext) -> Artifact:
-    """Return what a spec begins with."""
+def _load_start(spec: TrialSpec, context: SearchContext) -> Artifact:
+    """Return the artifact whose network a spec begins with."""
     if spec.start is None:
         return context.artifact
     return read_trial(spec.start, context)
 
 
-def remove_channels(macs: float, config: CompressConfig) -> PruneChannels:
+def _remove_channels(macs: float, config: CompressConfig) -> PruneChannels:
     """Return the step that leaves this fraction of the MACs, also where a budget alone demands that channels go."""
     scope: Literal["layer", "global"] = "layer" if config.channels == "none" else config.channels
     return PruneChannels(macs=macs, scope=scope, multiple=config.multiple)
@@ -141,7 +141,7 @@ def make_steps(spec: TrialSpec, context: SearchContext, macs_fraction: float) ->
     config = context.config.compression
     steps: list[Step] = []
     if macs_fraction < 1:
-        steps.append(remove_channels(macs_fraction, config))
+        steps.append(_remove_channels(macs_fraction, config))
     if spec.density < 1:
         # Behind zeros weights drift while training is long, until they change places with good ones, many at a time.
         regrow = config.regrow and not spec.polish
@@ -159,12 +159,12 @@ def find_untouched(spec: TrialSpec, context: SearchContext) -> dict[str, str]:
     config = context.config.compression
     rest = quantize_floats(config.rest_bits).find_untouched(network)
     left |= {name: reason for name, reason in rest.items() if name not in names}
-    channels = remove_channels(spec.macs_fraction, config).find_untouched(network) if spec.macs_fraction < 1 else {}
+    channels = _remove_channels(spec.macs_fraction, config).find_untouched(network) if spec.macs_fraction < 1 else {}
     return channels | left
 
 
 def finetune(network: nn.Module, number: int, spec: TrialSpec, context: SearchContext) -> None:
-    """Train what is left, with the model that is compressed as its teacher where the configuration says so."""
+    """Train the remaining weights, with the model that is compressed as the teacher where the configuration says so."""
     training = replace(context.config.training, epochs=spec.epochs)
     claim_checkpoints(number, spec, context.folder)
     result = fit(
@@ -179,14 +179,17 @@ def finetune(network: nn.Module, number: int, spec: TrialSpec, context: SearchCo
     if result.ending == "diverged":
         rate = training.learning_rate
         raise DivergedError(
-            f"trial {number}: {result.message}; --overwrite it at a lower training.learning_rate than {rate:g}"
+            f"trial {number}: {result.message}; begin anew (if_exists='overwrite') at a lower "
+            f"training.learning_rate than {rate:g}"
         )
     if result.ending == "interrupted":
-        raise InterruptedRunError(f"stopped in trial {number}; what was found so far is kept; --resume goes on")
+        raise InterruptedRunError(
+            f"stopped in trial {number}; what was found so far is kept; if_exists='resume' goes on"
+        )
 
 
 def claim_checkpoints(number: int, spec: TrialSpec, folder: Path) -> None:
-    """Note whose training is kept, and remove what another trial left: one that another budget did not get to."""
+    """Record whose training the checkpoints are of; remove those of another trial, which another budget left."""
     claim = folder / CLAIM_FILE
     mine = {"number": number, "scheme": to_mapping(spec)}
     if not claim.is_file() or read_json(claim) != mine:
@@ -194,19 +197,19 @@ def claim_checkpoints(number: int, spec: TrialSpec, folder: Path) -> None:
         write_json(claim, mine)
 
 
-def encode_network(network: nn.Module, context: SearchContext) -> Artifact:
+def _encode_network(network: nn.Module, context: SearchContext) -> Artifact:
     """Return a network as the coded artifact of the same task, with the temperature that suits it."""
     config = replace(context.artifact.config, widths=None)
     widths = read_widths(network, build_model(config))
-    temperature = find_temperature(network, context.val)
+    temperature = _find_temperature(network, context.val)
     state = {name: value.contiguous() for name, value in network.state_dict().items()}
     config = replace(config, widths=widths, calibration_temperature=temperature)
     return encode_artifact(replace(context.artifact, config=config, weights=state))
 
 
 @torch.inference_mode()
-def find_temperature(network: nn.Module, samples: Loader) -> float:
-    """Return what a network's logits are to be divided by, as after training."""
+def _find_temperature(network: nn.Module, samples: Loader) -> float:
+    """Return the temperature that a network's logits are to be divided by, as after training."""
     network.eval()
     logits = torch.cat([network(inputs).float() for inputs, _ in samples.epoch(1)])
     return float(f"{choose_temperature(logits.numpy(), samples.labels.numpy()).temperature:.{DIGITS}g}")
@@ -214,7 +217,7 @@ def find_temperature(network: nn.Module, samples: Loader) -> float:
 
 @torch.inference_mode()
 def measure_accuracy(network: nn.Module, samples: Loader, most: int | None = None) -> float:
-    """Return the fraction of right answers, 0 to 1, to all samples or to the first ones, so many or a few more."""
+    """Return the accuracy, 0 to 1, on all samples, or on the first `most` or a few more."""
     network.eval()
     hits = count = 0
     for inputs, labels in samples.epoch(1):
@@ -226,7 +229,7 @@ def measure_accuracy(network: nn.Module, samples: Loader, most: int | None = Non
 
 
 def measure_layers(context: SearchContext) -> Sensitivity:
-    """Return what each layer alone can lose, evaluated on some validation samples."""
+    """Return the sensitivity of each layer alone, evaluated on some validation samples."""
     some = replace(context.val, sampler="shuffle")  # Sources may be sorted by class.
     return measure_sensitivity(
         context.artifact.model,
@@ -254,17 +257,17 @@ def find_macs_fractions(budget: Budget, context: SearchContext) -> tuple[float, 
     Only the first where the configuration says so, where channels cannot be removed, and without torch-pruning.
     """
     config, network = context.config.compression, context.artifact.model
-    fractions = [find_macs_fraction(budget, context)]
+    fractions = [_find_macs_fraction(budget, context)]
     while config.channels != "none" and fractions[-1] * CONSTANTS.step_down >= CONSTANTS.least_macs:
         try:
-            remove_channels(fractions[-1] * CONSTANTS.step_down, config)(network)
+            _remove_channels(fractions[-1] * CONSTANTS.step_down, config)(network)
         except (ConfigError, MissingExtraError):  # No channel can go, or not that many.
             break
         fractions.append(fractions[-1] * CONSTANTS.step_down)
     return tuple(fractions)
 
 
-def find_macs_fraction(budget: Budget, context: SearchContext) -> float:
+def _find_macs_fraction(budget: Budget, context: SearchContext) -> float:
     """Return the largest fraction of the MACs that keeps within a budget.
 
     Milliseconds are measured before the network learns again, which does not change them. Raises BudgetError where that
@@ -275,13 +278,15 @@ def find_macs_fraction(budget: Budget, context: SearchContext) -> float:
     network, known = artifact.model, ""
     while True:
         try:
-            network = remove_channels(fraction, context.config.compression)(artifact.model) if fraction < 1 else network
+            network = (
+                _remove_channels(fraction, context.config.compression)(artifact.model) if fraction < 1 else network
+            )
         except ConfigError as error:
-            reason = f"out of reach by removing channels{known}: {explain_reach(fraction, context, error)}"
+            reason = f"out of reach by removing channels{known}: {_explain_reach(fraction, context, error)}"
             raise BudgetError(f"{budget.describe()}: {reason}") from error
         if budget.max_latency_ms is None:
             return fraction
-        found = time_fastest(encode_network(network, context))
+        found = time_fastest(_encode_network(network, context))
         if found <= CONSTANTS.latency_margin * budget.max_latency_ms:
             return fraction
         known = f"; with {fraction:.0%} of the MACs it takes {found:.3f} ms"
@@ -292,11 +297,11 @@ def find_macs_fraction(budget: Budget, context: SearchContext) -> float:
         fraction = max(fraction * step, CONSTANTS.least_macs)
 
 
-def explain_reach(fraction: float, context: SearchContext, error: ConfigError) -> str:
+def _explain_reach(fraction: float, context: SearchContext, error: ConfigError) -> str:
     """Return how many MACs removing channels leaves at least, in words; where that was not the reason, the error."""
-    step = remove_channels(CONSTANTS.step_down, context.config.compression)
+    step = _remove_channels(CONSTANTS.step_down, context.config.compression)
     try:
-        least, freely = (find_least_macs(one, context.artifact) for one in (step, replace(step, multiple=1)))
+        least, freely = (_find_least_macs(one, context.artifact) for one in (step, replace(step, multiple=1)))
     except ConfigError:
         return str(error)
     if least <= fraction * count_macs(context.artifact):
@@ -305,5 +310,5 @@ def explain_reach(fraction: float, context: SearchContext, error: ConfigError) -
     return f"about {least:,} MACs are left at least{free}"
 
 
-def find_least_macs(step: PruneChannels, artifact: Artifact) -> int:
+def _find_least_macs(step: PruneChannels, artifact: Artifact) -> int:
     return math.ceil(step.find_least(artifact.model) * count_macs(artifact))

@@ -32,26 +32,26 @@ from falconet.data.series import NO_VALUES, count_steps, pack_series
 from falconet.data.texts import describe_text, read_text_file
 from falconet.data.wav import WavFiles, inspect_wav
 from falconet.errors import DataError
-from falconet.spec import ImageSpec, Kind, SeriesSpec, TextSpec
+from falconet.spec import ImageSpec, ModalityName, SeriesSpec, TextSpec
 from falconet.tables import is_encodable
 
 
 @dataclass(frozen=True, slots=True)
-class FileFacts:
-    """What the header of a file of one sample tells."""
+class FileInfo:
+    """Facts from the header of a file that holds one sample."""
 
     channels: int = 0
     size: tuple[int, ...] = ()
     """Height and width in pixels, steps, or characters."""
     rate: int | None = None
     deep: bool = False
-    """Whether an image has more than 8 bits a value."""
+    """Whether an image has more than 8 bits per value."""
     text: str = ""
-    """Which has no header, and is read at once."""
+    """The text itself: a text file has no header, so it is read at once."""
 
 
 @dataclass(frozen=True)
-class SampleLayout:
+class SampleFormat:
     """What the samples of a data set have in common."""
 
     channels: int
@@ -64,16 +64,16 @@ class SampleBlock:
     """Some samples that follow one another, and what cannot be one."""
 
     samples: Samples | None = None
-    """`Samples.name` says which is which; None: there are none here."""
+    """The samples, told apart by `Samples.name`; None: this block has none."""
     skipped: tuple[Unreadable, ...] = ()
     ignored: Mapping[str, int] = field(default_factory=dict)
     """Files of a folder that are no samples, counted by extension."""
     notes: tuple[str, ...] = ()
-    """What had to be guessed to read them."""
+    """Guesses that were needed to read the samples."""
 
 
 @dataclass(frozen=True, eq=False)
-class Objects:
+class _Objects:
     """Samples at hand, each of its own size, converted when they are wanted."""
 
     values: Sequence[Any]
@@ -89,106 +89,106 @@ class Objects:
     def read(self, index: int) -> np.ndarray:
         return self.convert(self.values[index])
 
-    def take(self, indices: np.ndarray) -> Objects:
-        return Objects([self.values[i] for i in indices], [self.names[i] for i in indices], self.convert)
+    def take(self, indices: np.ndarray) -> _Objects:
+        return _Objects([self.values[i] for i in indices], [self.names[i] for i in indices], self.convert)
 
-    def join(self, others: Sequence[Objects]) -> Objects:
+    def join(self, others: Sequence[_Objects]) -> _Objects:
         parts = [self, *others]
         values = [value for part in parts for value in part.values]
-        return Objects(values, [name for part in parts for name in part.names], self.convert)
+        return _Objects(values, [name for part in parts for name in part.names], self.convert)
 
 
 @dataclass(frozen=True)
 class DataAdapter:
     """How samples of one modality are read; `spec` is always the modality's own."""
 
-    inspect: Callable[[bytes, int], FileFacts]
-    """From a file's content, and the most pixels that an image may have, to what its header tells.
+    inspect: Callable[[bytes, int], FileInfo]
+    """Reads a file's header from its content; the second argument is the most pixels that an image may have.
 
     Raises DataError for what is no such file.
     """
     choose_channels: Callable[[Counter[int]], int]
-    """From how many files have how many channels to those of the data set."""
+    """Chooses the channels of the data set, given how many files have each number of channels."""
     refuse_channels: Callable[[int, int], str]
-    """From a file's channels and those of the data set to why the file cannot be used; nothing where it can."""
-    make_samples: Callable[[Path, Sequence[str], Sequence[FileFacts], SampleLayout], Samples]
-    """From paths below a folder, and what is known of the files, to samples."""
+    """Returns why a file of these channels cannot join a data set of those; an empty string where it can."""
+    make_samples: Callable[[Path, Sequence[str], Sequence[FileInfo], SampleFormat], Samples]
+    """Makes samples of paths below a folder and the facts of their headers."""
     in_files: Callable[[Any], bool]
-    """Whether files of their own, and not tables and arrays alone, can hold samples of a spec."""
+    """Whether samples of a spec can come as one file each, and not only in tables and arrays."""
     open_files: Callable[[Sequence[str], Any], Samples]
-    """From paths of files to samples of a spec, none of them read yet. Raises DataError where no file can be one."""
+    """Makes samples of a spec from paths, none of them read yet. Raises DataError where no file can be one."""
     open_folder: Callable[[Path, Any, int], Iterator[SampleBlock] | None]
-    """From a folder, a spec and the most bytes to what arrays in it hold; None where it is no folder of arrays."""
+    """Reads the arrays in a folder, given a spec and the most bytes; returns None where it is no folder of arrays."""
     open_file: Callable[[Path, str, Any, int], Iterator[SampleBlock] | None]
-    """From a file of a format that only this modality has, what a user calls it, a spec and the most bytes to samples.
+    """Reads a file of a format that only this modality has, given its name for the user, a spec and the most bytes.
 
-    None where it is no such file.
+    Returns None where it is no such file.
     """
     read_npz: Callable[[Path, str, Any, int], Iterator[SampleBlock]]
-    """The same for any `.npz`. Raises DataError where none can hold such samples."""
+    """Reads an `.npz`, with arguments as for `open_file`. Raises DataError where none can hold such samples."""
     read_array: Callable[[np.ndarray, Any, Callable[[int], str]], Iterator[SampleBlock]]
-    """From an array, a spec and what its rows are called to the samples along the first axis.
+    """Yields the samples along an array's first axis, given a spec and a function that names its rows.
 
     Raises DataError for an array that has no such samples.
     """
     read_values: Callable[[Sequence[Any], Sequence[str], Any], SampleBlock]
-    """From samples at hand, their names and a spec to samples."""
+    """Makes samples of a spec from values in memory and their names."""
     read_cells: Callable[[Sequence[Any], Sequence[str], Any], SampleBlock]
-    """From what cells of a table hold themselves, its names and a spec to samples."""
-    fit_samples: Callable[[Samples, Any], Samples]
-    """Returns samples of any source as a model of a spec reads them: pictures in its range, recordings at its rate."""
+    """Makes samples of a spec from the values that a table's cells hold, and their names."""
+    adapt_samples: Callable[[Samples, Any], Samples]
+    """Returns samples of any source as a model of a spec reads them: images in its range, recordings at its rate."""
     rescale: Callable[[Samples, Any], Samples]
-    """From samples of a data set to the same as a model of a spec takes them."""
+    """Returns images of a data set in the value range and type of a spec, other samples as they are."""
     takes_strings: bool
     """Whether a string in a list is a sample itself, not the name of a file."""
     wanted: str
-    """What may be asked about besides paths and addresses, in words."""
+    """Names of the inputs that are allowed besides paths and URLs, for messages."""
     table_suffixes: tuple[str, ...]
-    """Of files that are archives or tables of samples, not a sample each."""
+    """Suffixes of archives and tables that hold many samples."""
 
 
 # Images
 
 
-def inspect_image_file(content: bytes, max_pixels: int) -> FileFacts:
+def _inspect_image_file(content: bytes, max_pixels: int) -> FileInfo:
     image = inspect_image(content, max_pixels)
-    return FileFacts(image.channels, (image.height, image.width), deep=image.deep)
+    return FileInfo(image.channels, (image.height, image.width), deep=image.deep)
 
 
-def make_image_files(root: Path, paths: Sequence[str], facts: Sequence[FileFacts], layout: SampleLayout) -> ImageFiles:
+def _make_image_files(root: Path, paths: Sequence[str], facts: Sequence[FileInfo], layout: SampleFormat) -> ImageFiles:
     return ImageFiles(root, paths, layout.value_range, "uint8" if layout.value_range is None else "uint16")
 
 
-def open_image_files(paths: Sequence[str], spec: ImageSpec) -> ImageFiles:
+def _open_image_files(paths: Sequence[str], spec: ImageSpec) -> ImageFiles:
     return ImageFiles(Path(), paths, spec.value_range, spec.dtype)
 
 
-def open_image_folder(folder: Path, spec: ImageSpec, max_bytes: int) -> Iterator[SampleBlock] | None:
+def _open_image_folder(folder: Path, spec: ImageSpec, max_bytes: int) -> Iterator[SampleBlock] | None:
     """Return the images of IDX files, or of the binaries of CIFAR."""
     if paths := find_idx_images(folder):
-        return (inputs for path in paths for inputs in read_idx_file(path, str(path), spec, max_bytes))
+        return (inputs for path in paths for inputs in _read_idx_file(path, str(path), spec, max_bytes))
     if find_cifar_binaries(folder):
         splits = read_cifar_binaries(folder, str(folder), max_bytes).splits
         return (SampleBlock(split.samples) for split in splits.values())
     return None
 
 
-def open_idx_file(path: Path, name: str, spec: ImageSpec, max_bytes: int) -> Iterator[SampleBlock] | None:
-    return read_idx_file(path, name, spec, max_bytes) if IDX_IMAGES.match(path.name) else None
+def _open_idx_file(path: Path, name: str, spec: ImageSpec, max_bytes: int) -> Iterator[SampleBlock] | None:
+    return _read_idx_file(path, name, spec, max_bytes) if IDX_IMAGES.match(path.name) else None
 
 
-def read_idx_file(path: Path, name: str, spec: ImageSpec, max_bytes: int) -> Iterator[SampleBlock]:
+def _read_idx_file(path: Path, name: str, spec: ImageSpec, max_bytes: int) -> Iterator[SampleBlock]:
     images = as_images(read_idx(path, max_bytes), name)
-    yield from read_image_array(images, spec, name_rows(name))
+    yield from _read_image_array(images, spec, _name_rows(name))
 
 
-def read_npz_images(path: Path, name: str, spec: ImageSpec, max_bytes: int) -> Iterator[SampleBlock]:
+def _read_npz_images(path: Path, name: str, spec: ImageSpec, max_bytes: int) -> Iterator[SampleBlock]:
     arrays = read_npz_inputs(path, max_bytes)
-    for key, place in name_arrays(arrays, name):
-        yield from read_image_array(as_images(arrays[key], f"{name}:{key}"), spec, name_rows(place))
+    for key, place in _name_arrays(arrays, name):
+        yield from _read_image_array(as_images(arrays[key], f"{name}:{key}"), spec, _name_rows(place))
 
 
-def read_image_array(array: np.ndarray, spec: ImageSpec, name: Callable[[int], str]) -> Iterator[SampleBlock]:
+def _read_image_array(array: np.ndarray, spec: ImageSpec, name: Callable[[int], str]) -> Iterator[SampleBlock]:
     """Yield the images along an array's first axis, without those of values that are not finite."""
     names = _list_rows(array, name)
     images = as_images(array, "the array")
@@ -200,11 +200,11 @@ def read_image_array(array: np.ndarray, spec: ImageSpec, name: Callable[[int], s
     yield SampleBlock(_make_images(images, np.array(names), spec) if len(images) else None, lost)
 
 
-def read_image_values(values: Sequence[Any], names: Sequence[str], spec: ImageSpec) -> SampleBlock:
-    return SampleBlock(Objects(values, names, to_image(spec)))
+def _read_image_values(values: Sequence[Any], names: Sequence[str], spec: ImageSpec) -> SampleBlock:
+    return SampleBlock(_Objects(values, names, _to_image(spec)))
 
 
-def to_image(spec: ImageSpec) -> Callable[[Any], np.ndarray]:
+def _to_image(spec: ImageSpec) -> Callable[[Any], np.ndarray]:
     """Return what turns a PIL image or an array into an image."""
 
     def convert(value: Any) -> np.ndarray:
@@ -246,47 +246,47 @@ def _make_images(images: Shaped[np.ndarray, "n h w c"], names: np.ndarray, spec:
     return ImageArray(images, names, Extremes(low, high, images.dtype.kind == "f").choose_range(), spec.dtype)
 
 
-def read_image_cells(cells: Sequence[bytes], names: Sequence[str], spec: ImageSpec) -> SampleBlock:
+def _read_image_cells(cells: Sequence[bytes], names: Sequence[str], spec: ImageSpec) -> SampleBlock:
     return SampleBlock(EncodedImages(cells, np.array(names)).scale(spec.value_range, spec.dtype))
 
 
-def resample_recordings(samples: Samples, spec: SeriesSpec) -> Samples:
+def _resample_recordings(samples: Samples, spec: SeriesSpec) -> Samples:
     """Return recordings at a model's rate and with its channels."""
     if not isinstance(samples, WavFiles) or spec.rate is None:
         return samples
     return replace(samples, rate=spec.rate, channels=spec.raw_shape[0])
 
 
-def rescale_images(samples: Samples, spec: ImageSpec) -> Samples:
-    """Return deep pictures in the model's range of values."""
+def _rescale_images(samples: Samples, spec: ImageSpec) -> Samples:
+    """Return high-bit-depth images in the model's range of values."""
     return samples.scale(spec.value_range, spec.dtype) if isinstance(samples, Scalable) else samples
 
 
 # Series
 
 
-def inspect_recording(content: bytes, max_pixels: int) -> FileFacts:
+def _inspect_recording(content: bytes, max_pixels: int) -> FileInfo:
     wav = inspect_wav(content)
-    return FileFacts(wav.channels, (wav.steps,), wav.rate)
+    return FileInfo(wav.channels, (wav.steps,), wav.rate)
 
 
-def choose_recorded_channels(counts: Counter[int]) -> int:
+def _choose_recorded_channels(counts: Counter[int]) -> int:
     """Return as many as most recordings have."""
     return max(counts, key=lambda channels: (counts[channels], channels))
 
 
-def refuse_recorded_channels(channels: int, usual: int) -> str:
+def _refuse_recorded_channels(channels: int, usual: int) -> str:
     """Refuse recordings that have neither one channel nor the usual ones; where these are one, stereo is averaged."""
     wanted = f"{usual} channels or 1" if usual > 1 else "1 channel or 2"
     fitting = (1, usual if usual > 1 else 2)
     return "" if channels in fitting else f"wanted {wanted}, as most have, found {channels}"
 
 
-def make_recordings(root: Path, paths: Sequence[str], facts: Sequence[FileFacts], layout: SampleLayout) -> WavFiles:
+def _make_recordings(root: Path, paths: Sequence[str], facts: Sequence[FileInfo], layout: SampleFormat) -> WavFiles:
     return WavFiles(root, paths, layout.rate or 1, layout.channels)
 
 
-def open_recordings(paths: Sequence[str], spec: SeriesSpec) -> WavFiles:
+def _open_recordings(paths: Sequence[str], spec: SeriesSpec) -> WavFiles:
     if spec.rate is None:
         raise DataError(
             "wanted a table, .ts or .npz of series, as the model's own series have no rate, found recordings"
@@ -294,26 +294,26 @@ def open_recordings(paths: Sequence[str], spec: SeriesSpec) -> WavFiles:
     return WavFiles(Path(), paths, spec.rate, spec.raw_shape[0])
 
 
-def read_npz_series(path: Path, name: str, spec: SeriesSpec, max_bytes: int) -> Iterator[SampleBlock]:
+def _read_npz_series(path: Path, name: str, spec: SeriesSpec, max_bytes: int) -> Iterator[SampleBlock]:
     arrays = read_npz_inputs(path, max_bytes)
-    for key, place in name_arrays(arrays, name):
+    for key, place in _name_arrays(arrays, name):
         if "values" in key and key.replace("values", "lengths") in arrays:
             series = find_series(arrays, key, f"{name}:{key}")
-            yield pack(series, list(map(name_rows(place), range(len(series)))), spec)
+            yield pack(series, list(map(_name_rows(place), range(len(series)))), spec)
         else:
-            yield from read_series_array(arrays[key], spec, name_rows(place))
+            yield from _read_series_array(arrays[key], spec, _name_rows(place))
 
 
-def read_series_array(array: np.ndarray, spec: SeriesSpec, name: Callable[[int], str]) -> Iterator[SampleBlock]:
+def _read_series_array(array: np.ndarray, spec: SeriesSpec, name: Callable[[int], str]) -> Iterator[SampleBlock]:
     """Yield the series along an array's first axis."""
     if array.ndim not in (2, 3) or array.dtype.kind not in "buif":
         wanted = "numbers as (n, steps) or (n, channels, steps)"
         raise DataError(f"wanted series, {wanted}, found shape {array.shape} of {array.dtype}")
-    yield read_series_values(list(array), _list_rows(array, name), spec)
+    yield _read_series_values(list(array), _list_rows(array, name), spec)
 
 
-def read_series_values(values: Sequence[Any], names: Sequence[str], spec: SeriesSpec) -> SampleBlock:
-    return SampleBlock(Objects(values, names, to_series))
+def _read_series_values(values: Sequence[Any], names: Sequence[str], spec: SeriesSpec) -> SampleBlock:
+    return SampleBlock(_Objects(values, names, to_series))
 
 
 def to_series(value: Any) -> np.ndarray:
@@ -368,28 +368,28 @@ class TextFiles:
         return TextFiles([path for part in (self, *others) for path in part.paths])
 
 
-def inspect_text(content: bytes, max_pixels: int) -> FileFacts:
+def _inspect_text(content: bytes, max_pixels: int) -> FileInfo:
     text = read_text_file(content)
-    return FileFacts(1, (len(text),), text=text)
+    return FileInfo(1, (len(text),), text=text)
 
 
-def _make_texts(root: Path, paths: Sequence[str], facts: Sequence[FileFacts], layout: SampleLayout) -> Texts:
+def _make_texts(root: Path, paths: Sequence[str], facts: Sequence[FileInfo], layout: SampleFormat) -> Texts:
     return Texts([known.text for known in facts], np.array(paths, dtype=str))
 
 
-def open_text_files(paths: Sequence[str], spec: TextSpec) -> TextFiles:
+def _open_text_files(paths: Sequence[str], spec: TextSpec) -> TextFiles:
     return TextFiles(paths)
 
 
-def refuse_npz(path: Path, name: str, spec: TextSpec, max_bytes: int) -> Iterator[SampleBlock]:
+def _refuse_npz(path: Path, name: str, spec: TextSpec, max_bytes: int) -> Iterator[SampleBlock]:
     raise DataError(f"{name}: wanted texts, found arrays; put texts into a table")
 
 
-def refuse_array(array: np.ndarray, spec: TextSpec, name: Callable[[int], str]) -> Iterator[SampleBlock]:
+def _refuse_array(array: np.ndarray, spec: TextSpec, name: Callable[[int], str]) -> Iterator[SampleBlock]:
     raise DataError(f"wanted texts, found an array of shape {array.shape}; give a list of strings")
 
 
-def read_text_values(values: Sequence[Any], names: Sequence[str], spec: TextSpec) -> SampleBlock:
+def _read_text_values(values: Sequence[Any], names: Sequence[str], spec: TextSpec) -> SampleBlock:
     reasons = [describe_value(value) for value in values]
     kept = [index for index, why in enumerate(reasons) if not why]
     skipped = tuple(Unreadable(names[index], why) for index, why in enumerate(reasons) if why)
@@ -404,7 +404,7 @@ def describe_value(value: object) -> str:
     return describe_text(value) or ("" if is_encodable(value) else "lone surrogates, as of bytes that are no text")
 
 
-def read_text_cells(cells: Sequence[str], names: Sequence[str], spec: TextSpec) -> SampleBlock:
+def _read_text_cells(cells: Sequence[str], names: Sequence[str], spec: TextSpec) -> SampleBlock:
     return SampleBlock(Texts(cells, np.array(names)))
 
 
@@ -427,7 +427,7 @@ def is_image(item: object) -> bool:
     return isinstance(item, Image.Image)
 
 
-def name_rows(place: str) -> Callable[[int], str]:
+def _name_rows(place: str) -> Callable[[int], str]:
     """Return what samples along an array's first axis are called."""
     return lambda index: f"{place}[{index}]"
 
@@ -437,7 +437,7 @@ def _list_rows(array: np.ndarray, name: Callable[[int], str]) -> list[str]:
     return [name(index) for index in range(len(array) if array.ndim else 0)]
 
 
-def name_arrays(arrays: Mapping[str, np.ndarray], name: str) -> Iterator[tuple[str, str]]:
+def _name_arrays(arrays: Mapping[str, np.ndarray], name: str) -> Iterator[tuple[str, str]]:
     """Yield the arrays of samples in an archive, and what each is called."""
     keys = [key for key in arrays if "lengths" not in key]
     for key in keys:
@@ -449,76 +449,76 @@ def _keep(samples: Samples, spec: Any) -> Samples:
     return samples
 
 
-def in_any_file(spec: Any) -> bool:
+def _in_any_file(spec: Any) -> bool:
     return True
 
 
-def refuse_none(channels: int, usual: int) -> str:
+def _refuse_none(channels: int, usual: int) -> str:
     return ""
 
 
-def open_no_folder(folder: Path, spec: Any, max_bytes: int) -> None:
-    """Return that no folder of arrays is known."""
+def _open_no_folder(folder: Path, spec: Any, max_bytes: int) -> None:
+    """Return None: there are no folders of arrays of this modality."""
 
 
-def open_no_file(path: Path, name: str, spec: Any, max_bytes: int) -> None:
-    """Return that there is no format of this modality alone."""
+def _open_no_file(path: Path, name: str, spec: Any, max_bytes: int) -> None:
+    """Return None: there is no file format of this modality alone."""
 
 
-ADAPTERS: Mapping[Kind, DataAdapter] = MappingProxyType(
+ADAPTERS: Mapping[ModalityName, DataAdapter] = MappingProxyType(
     {
         "image": DataAdapter(
-            inspect=inspect_image_file,
+            inspect=_inspect_image_file,
             choose_channels=max,
-            refuse_channels=refuse_none,
-            make_samples=make_image_files,
-            in_files=in_any_file,
-            open_files=open_image_files,
-            open_folder=open_image_folder,
-            open_file=open_idx_file,
-            read_npz=read_npz_images,
-            read_array=read_image_array,
-            read_values=read_image_values,
-            read_cells=read_image_cells,
-            fit_samples=rescale_images,
-            rescale=rescale_images,
+            refuse_channels=_refuse_none,
+            make_samples=_make_image_files,
+            in_files=_in_any_file,
+            open_files=_open_image_files,
+            open_folder=_open_image_folder,
+            open_file=_open_idx_file,
+            read_npz=_read_npz_images,
+            read_array=_read_image_array,
+            read_values=_read_image_values,
+            read_cells=_read_image_cells,
+            adapt_samples=_rescale_images,
+            rescale=_rescale_images,
             takes_strings=False,
             wanted="images (PIL or arrays)",
             table_suffixes=FILE_SUFFIXES,
         ),
         "series": DataAdapter(
-            inspect=inspect_recording,
-            choose_channels=choose_recorded_channels,
-            refuse_channels=refuse_recorded_channels,
-            make_samples=make_recordings,
+            inspect=_inspect_recording,
+            choose_channels=_choose_recorded_channels,
+            refuse_channels=_refuse_recorded_channels,
+            make_samples=_make_recordings,
             in_files=lambda spec: spec.rate is not None,
-            open_files=open_recordings,
-            open_folder=open_no_folder,
-            open_file=open_no_file,
-            read_npz=read_npz_series,
-            read_array=read_series_array,
-            read_values=read_series_values,
+            open_files=_open_recordings,
+            open_folder=_open_no_folder,
+            open_file=_open_no_file,
+            read_npz=_read_npz_series,
+            read_array=_read_series_array,
+            read_values=_read_series_values,
             read_cells=pack,
-            fit_samples=resample_recordings,
+            adapt_samples=_resample_recordings,
             rescale=_keep,
             takes_strings=False,
             wanted="arrays",
             table_suffixes=(*FILE_SUFFIXES, *LOOSE_SUFFIXES),
         ),
         "text": DataAdapter(
-            inspect=inspect_text,
+            inspect=_inspect_text,
             choose_channels=max,
-            refuse_channels=refuse_none,
+            refuse_channels=_refuse_none,
             make_samples=_make_texts,
-            in_files=in_any_file,
-            open_files=open_text_files,
-            open_folder=open_no_folder,
-            open_file=open_no_file,
-            read_npz=refuse_npz,
-            read_array=refuse_array,
-            read_values=read_text_values,
-            read_cells=read_text_cells,
-            fit_samples=_keep,
+            in_files=_in_any_file,
+            open_files=_open_text_files,
+            open_folder=_open_no_folder,
+            open_file=_open_no_file,
+            read_npz=_refuse_npz,
+            read_array=_refuse_array,
+            read_values=_read_text_values,
+            read_cells=_read_text_cells,
+            adapt_samples=_keep,
             rescale=_keep,
             takes_strings=True,
             wanted="a list of texts",

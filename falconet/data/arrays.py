@@ -23,7 +23,7 @@ from falconet.data.images import BAND_PIXELS, Extremes, ValueRange, merge_extrem
 from falconet.data.series import NO_VALUES, count_steps, split_series
 from falconet.errors import DataError
 from falconet.modalities import MODALITIES
-from falconet.spec import Kind, PixelType
+from falconet.spec import ModalityName, PixelType
 from falconet.storage import open_regular
 from falconet.tables import MAX_BYTES, check_size
 
@@ -31,15 +31,15 @@ IDX_IMAGES = re.compile(r"(?P<part>.*?)[-_.]?images[-.]idx[34]-ubyte(?:\.gz)?$")
 SPLIT_WORDS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "t10k": "test"}
 
 _MAX_HEADER = 1 << 14
-"""Bytes of an array's description in an `.npz`."""
-NEAR_LEVEL = 1e-3
-"""Of a gray level: so much single precision may have rounded values off that were 8 bits once."""
-MAX_ARRAYS = 1000
-"""Of an `.npz`, where pairs for three splits, lengths and classes are ten."""
-MAX_DIMENSIONS = 8
-"""Of an array in an IDX file; those of images have three or four."""
+"""Most bytes of an array's header in an `.npz`."""
+_NEAR_LEVEL = 1e-3
+"""Tolerance in gray levels: rounding in single precision of values that were 8 bits once."""
+_MAX_ARRAYS = 1000
+"""Most arrays in an `.npz`; pairs for three splits, lengths and classes are ten."""
+_MAX_DIMENSIONS = 8
+"""Most dimensions of an array in an IDX file; those of images have three or four."""
 
-NPZ_PAIRS = (
+_NPZ_PAIRS = (
     ("images", "labels"), ("x", "y"), ("X", "y"), ("data", "target"), ("data", "labels"),
     ("series", "labels"), ("series", "y"), ("values", "labels"), ("values", "y"),
 )  # fmt: skip
@@ -55,17 +55,17 @@ def read_idx(path: Path, max_bytes: int = MAX_BYTES) -> UInt8[np.ndarray, "*shap
     try:
         with open_regular(path) as plain:
             file = gzip.GzipFile(fileobj=plain) if path.suffix.lower() == ".gz" else cast("io.BufferedReader", plain)
-            return read_idx_values(path, file, max_bytes)
+            return _read_idx_values(path, file, max_bytes)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
 
 
-def read_idx_values(path: Path, file: io.BufferedIOBase, max_bytes: int) -> UInt8[np.ndarray, "*shape"]:
+def _read_idx_values(path: Path, file: io.BufferedIOBase, max_bytes: int) -> UInt8[np.ndarray, "*shape"]:
     """Read an IDX file's header, and no more values than it says."""
     start = file.read(4)
-    if len(start) < 4 or start[:3] != b"\0\0\x08" or start[3] > MAX_DIMENSIONS:
+    if len(start) < 4 or start[:3] != b"\0\0\x08" or start[3] > _MAX_DIMENSIONS:
         raise DataError(
-            f"{path}: wanted an IDX file of unsigned bytes (0x000008..) and up to {MAX_DIMENSIONS} dimensions, found "
+            f"{path}: wanted an IDX file of unsigned bytes (0x000008..) and up to {_MAX_DIMENSIONS} dimensions, found "
             f"0x{start.hex()}"
         )
     rest = file.read(4 * start[3])
@@ -91,7 +91,7 @@ def read_idx_folder(folder: Path, source: str, max_bytes: int = MAX_BYTES) -> tu
     """Read `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and their `t10k` or `test` counterparts."""
     paths: dict[str, Path] = {}
     for path in find_idx_images(folder):
-        split = split_of(path)
+        split = _split_of(path)
         if split in paths:
             raise DataError(f"{folder}: wanted one file of {split} images, found {paths[split].name} and {path.name}")
         paths[split] = path
@@ -100,12 +100,12 @@ def read_idx_folder(folder: Path, source: str, max_bytes: int = MAX_BYTES) -> tu
 
 def read_idx_pair(path: Path, max_bytes: int = MAX_BYTES) -> tuple[np.ndarray, np.ndarray]:
     """Read a file of images and its file of labels."""
-    labels_path = find_idx_labels(path)
+    labels_path = _find_idx_labels(path)
     images, labels = read_idx(path, max_bytes), read_idx(labels_path, max_bytes)
     return as_images(images, str(path)), as_labels(labels, str(labels_path))
 
 
-def find_idx_labels(images: Path) -> Path:
+def _find_idx_labels(images: Path) -> Path:
     stem = images.name.removesuffix(".gz").replace("images", "labels")
     stem = re.sub(r"idx[34]", "idx1", stem)
     for name in (stem, f"{stem}.gz"):
@@ -114,7 +114,7 @@ def find_idx_labels(images: Path) -> Path:
     raise DataError(f"{images.with_name(stem)} is missing: it should hold the labels of {images.name}")
 
 
-def split_of(path: Path) -> str:
+def _split_of(path: Path) -> str:
     match = IDX_IMAGES.match(path.name)
     assert match is not None
     word = re.split(r"[-_.]", match["part"])[-1]
@@ -124,8 +124,12 @@ def split_of(path: Path) -> str:
 
 
 def read_npz(
-    path: Path, source: str, kind: Kind | None, max_bytes: int = MAX_BYTES, value_range: ValueRange | None = None
-) -> tuple[Kind, dict[str, Split], tuple[str, ...]]:
+    path: Path,
+    source: str,
+    kind: ModalityName | None,
+    max_bytes: int = MAX_BYTES,
+    value_range: ValueRange | None = None,
+) -> tuple[ModalityName, dict[str, Split], tuple[str, ...]]:
     """Read arrays of images or of series with labels, in one pair or in a pair for each split.
 
     Known names are those of Keras (`x_train`, `y_train`, ...), MedMNIST (`train_images`, `train_labels`, ...) and plain
@@ -139,12 +143,12 @@ def read_npz(
     Returns kind, splits and classes. Raises DataError for arrays that are neither, for object arrays, which would need
     pickle, and for arrays of more than `max_bytes` together, before they are unpacked.
     """
-    if kind is not None and kind not in READERS:
+    if kind is not None and kind not in _READERS:
         several = MODALITIES[kind].plural
         raise DataError(
             f"{path}: wanted {several}, found arrays; put {several} into a table or a folder, or leave out data.kind"
         )
-    arrays = read_archive(path, max_bytes)
+    arrays = _read_archive(path, max_bytes)
     pairs = _find_pairs(arrays)
     if not pairs:
         raise DataError(
@@ -155,24 +159,24 @@ def read_npz(
     found = kind or _guess_kind(arrays, [x for x, _ in pairs.values()])
     names = {split: x for split, (x, _) in pairs.items()}
     origins = {split: f"{path}:{x}" for split, x in names.items()}
-    labeled = LabeledArrays(source, arrays, names, origins, labels, guessed=kind is None)
-    return found, *READERS[found](labeled, value_range)
+    labeled = _LabeledArrays(source, arrays, names, origins, labels, guessed=kind is None)
+    return found, *_READERS[found](labeled, value_range)
 
 
 @dataclass(frozen=True, eq=False)
-class LabeledArrays:
+class _LabeledArrays:
     """Arrays of samples, with labels."""
 
     source: str
     arrays: Mapping[str, np.ndarray]
-    """All of the file, by name."""
+    """All arrays of the file, by name."""
     names: Mapping[str, str]
-    """Of the array of samples, by split."""
+    """Name of the array of samples, by split."""
     origins: Mapping[str, str]
-    """What these arrays are called in errors, by split."""
+    """Name of the array of samples in errors, by split."""
     labels: Mapping[str, np.ndarray]
     guessed: bool
-    """Whether nobody said what the samples are."""
+    """Whether the kind of the samples was guessed."""
 
     @property
     def classes(self) -> np.ndarray | None:
@@ -180,8 +184,8 @@ class LabeledArrays:
         return self.arrays.get("classes")
 
 
-def split_image_arrays(
-    found: LabeledArrays, value_range: ValueRange | None
+def _split_image_arrays(
+    found: _LabeledArrays, value_range: ValueRange | None
 ) -> tuple[dict[str, Split], tuple[str, ...]]:
     """Return splits of images, and their classes."""
     images = {split: as_images(found.arrays[name], found.origins[split]) for split, name in found.names.items()}
@@ -190,8 +194,8 @@ def split_image_arrays(
     return to_splits(named, found.source, found.classes, depth)
 
 
-def split_series_arrays(
-    found: LabeledArrays, value_range: ValueRange | None
+def _split_series_arrays(
+    found: _LabeledArrays, value_range: ValueRange | None
 ) -> tuple[dict[str, Split], tuple[str, ...]]:
     """Return splits of series, and their classes."""
     series = {
@@ -201,20 +205,20 @@ def split_series_arrays(
     return to_series_splits(series, found.source, found.classes)
 
 
-READERS: Mapping[Kind, Callable[[LabeledArrays, ValueRange | None], tuple[dict[str, Split], tuple[str, ...]]]] = (
-    MappingProxyType({"image": split_image_arrays, "series": split_series_arrays})
-)
-"""Of arrays with labels; texts do not come as arrays."""
+_READERS: Mapping[
+    ModalityName, Callable[[_LabeledArrays, ValueRange | None], tuple[dict[str, Split], tuple[str, ...]]]
+] = MappingProxyType({"image": _split_image_arrays, "series": _split_series_arrays})
+"""Readers of arrays with labels; texts do not come as arrays."""
 
 
 def read_npz_inputs(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray]:
     """Return the arrays of an `.npz` that hold samples, by name, whether labels stand beside them or not.
 
     An array `lengths` comes with the series that it cuts. Raises DataError where no array has a name that `read_npz`
-    knows and there are several, and what `read_archive` raises.
+    knows and there are several, and what `_read_archive` raises.
     """
-    arrays = read_archive(path, max_bytes)
-    stems = dict.fromkeys(x for x, _ in NPZ_PAIRS)
+    arrays = _read_archive(path, max_bytes)
+    stems = dict.fromkeys(x for x, _ in _NPZ_PAIRS)
     known = [name for stem in stems for word in SPLIT_WORDS for name in (f"{stem}_{word}", f"{word}_{stem}")]
     found = [x for x, _ in _find_pairs(arrays).values()] or [name for name in (*stems, *known) if name in arrays]
     if not found and len(arrays) == 1:
@@ -227,13 +231,13 @@ def read_npz_inputs(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, np.ndar
     return {name: arrays[name] for name in dict.fromkeys((*found, *lengths)) if name in arrays}
 
 
-def _guess_kind(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> Kind:
+def _guess_kind(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> ModalityName:
     """Return what the samples in arrays of these names are."""
     flat = any(array.ndim == 2 and array.dtype.kind in "buif" for array in (arrays[name] for name in names))
     return "series" if flat or any("series" in name or "values" in name for name in names) else "image"
 
 
-def read_archive(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray]:
+def _read_archive(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray]:
     """Read all arrays of a `.npz`, after the sizes that each declares itself: nothing is unpacked beyond them."""
     try:
         with open_regular(path) as file:
@@ -241,9 +245,9 @@ def read_archive(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray
                 raise DataError(f"{path}: cannot be read: it is no whole .npz archive; save it again with numpy.savez")
             with zipfile.ZipFile(file) as archive:
                 members = [item for item in archive.infolist() if item.filename.endswith(".npy")]
-                if len(members) > MAX_ARRAYS:
-                    raise DataError(f"{path}: wanted at most {MAX_ARRAYS} arrays, found {len(members)}")
-                check_size(path, sum(measure_member(archive, item) for item in members), max_bytes)
+                if len(members) > _MAX_ARRAYS:
+                    raise DataError(f"{path}: wanted at most {_MAX_ARRAYS} arrays, found {len(members)}")
+                check_size(path, sum(_measure_member(archive, item) for item in members), max_bytes)
                 return {item.filename.removesuffix(".npy"): _read_member(archive, item) for item in members}
     except DataError:
         raise
@@ -251,7 +255,7 @@ def read_archive(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray
         raise DataError(f"{path}: cannot be read: {error}") from error
 
 
-def measure_member(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> int:
+def _measure_member(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> int:
     """Return how many bytes an array declares; the archive's own word for it proves nothing."""
     if item.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
         # Others may ask for gigabytes before they unpack a byte.
@@ -278,7 +282,7 @@ def _read_member(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> np.ndarray:
 def _find_pairs(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[str, str]]:
     """Return split -> (name of the images, name of the labels)."""
     pairs: dict[str, tuple[str, str]] = {}
-    for x, y in NPZ_PAIRS:
+    for x, y in _NPZ_PAIRS:
         if x in arrays and y in arrays:
             pairs.setdefault("train", (x, y))
         for word, split in SPLIT_WORDS.items():
@@ -308,11 +312,11 @@ class Depth:
     """How the values of a source's arrays become samples, where they are not uint8 already."""
 
     value_range: ValueRange
-    """Black and white."""
+    """Values of black and white."""
     dtype: PixelType
-    """Of samples; uint8 where the values are 8 bits in a larger type, and no other range is asked for."""
+    """Type of the samples; uint8 where the values are 8 bits in a larger type and no other range is set."""
     levels: ValueRange | None
-    """Black and white of such values of 8 bits; None: there are others."""
+    """Black and white of values that are 8 bits in a larger type; None: some are not."""
 
 
 def choose_depth(
@@ -326,7 +330,7 @@ def choose_depth(
     deep = {split: array for split, array in images.items() if array.dtype != np.uint8}
     if not deep:
         return None
-    found = {split: measure_values(array, origins[split]) for split, array in deep.items()}
+    found = {split: _measure_values(array, origins[split]) for split, array in deep.items()}
     for split, extremes in found.items():
         if asked is None and guessed and not (extremes.low >= 0 and extremes.high <= 65535):
             raise DataError(
@@ -334,11 +338,11 @@ def choose_depth(
                 "data.kind=series where they are series, or data.value_range=[BLACK,WHITE]"
             )
     own = (found.get("train") or merge_extremes(list(found.values()))).choose_range()
-    shallow = own[0] == 0 and own[1] in (1, 255) and all(is_shallow(array, own) for array in deep.values())
+    shallow = own[0] == 0 and own[1] in (1, 255) and all(_is_shallow(array, own) for array in deep.values())
     return Depth(asked or own, "uint8" if shallow and asked is None else "uint16", own if shallow else None)
 
 
-def measure_values(array: np.ndarray, origin: str) -> Extremes:
+def _measure_values(array: np.ndarray, origin: str) -> Extremes:
     """Return the extremes of images. Raises DataError for values that are not finite."""
     low, high = float(array.min()), float(array.max())
     if not math.isfinite(high - low):
@@ -348,33 +352,33 @@ def measure_values(array: np.ndarray, origin: str) -> Extremes:
     return Extremes(low, high, array.dtype.kind == "f")
 
 
-def is_shallow(array: np.ndarray, levels: ValueRange) -> bool:
+def _is_shallow(array: np.ndarray, levels: ValueRange) -> bool:
     """Tell whether all values are gray levels of 8 bits, black and white being as in `levels`."""
-    return all(bool(fits_levels(part, levels).all()) for part in cut_parts(array))
+    return all(bool(_fits_levels(part, levels).all()) for part in _cut_parts(array))
 
 
-def fits_levels(array: Shaped[np.ndarray, "*shape"], levels: ValueRange) -> Bool[np.ndarray, "*shape"]:
+def _fits_levels(array: Shaped[np.ndarray, "*shape"], levels: ValueRange) -> Bool[np.ndarray, "*shape"]:
     """Mark the values that are gray levels of 8 bits."""
     scaled = array.astype(np.float64) * (255 / levels[1])
-    near: np.ndarray = np.abs(scaled - np.round(scaled).clip(0, 255)) <= NEAR_LEVEL
+    near: np.ndarray = np.abs(scaled - np.round(scaled).clip(0, 255)) <= _NEAR_LEVEL
     return near
 
 
-def cut_parts(array: np.ndarray) -> Iterator[np.ndarray]:
+def _cut_parts(array: np.ndarray) -> Iterator[np.ndarray]:
     """Yield samples, some at a time, so that copies of them take little memory."""
     step = max(1, BAND_PIXELS // math.prod(array.shape[1:]))
     for start in range(0, len(array), step):
         yield array[start : start + step]
 
 
-def hash_images(array: np.ndarray, depth: Depth | None) -> UInt64[np.ndarray, " samples"]:
+def _hash_images(array: np.ndarray, depth: Depth | None) -> UInt64[np.ndarray, " samples"]:
     """Return 64 bits of each image: of 8 bits alike in every type, and of others whatever range they are read in."""
     if depth is None or array.dtype == np.uint8:
         return hash_arrays(array)
     levels = depth.levels
     parts = [
         hash_arrays(part.astype(np.float64) if levels is None else scale_values(part, levels, "uint8"))
-        for part in cut_parts(array)
+        for part in _cut_parts(array)
     ]
     return np.concatenate(parts)
 
@@ -393,7 +397,7 @@ def find_series(arrays: Mapping[str, np.ndarray], name: str, origin: str) -> lis
     array = arrays[name]
     lengths = arrays.get(name.replace("values", "lengths")) if "values" in name else None
     if lengths is not None:
-        series = cut_series(array, lengths, origin)
+        series = _cut_series(array, lengths, origin)
     elif array.ndim in (2, 3):
         series = list(as_series(array[:, None] if array.ndim == 2 else array, origin))
     else:
@@ -407,7 +411,7 @@ def find_series(arrays: Mapping[str, np.ndarray], name: str, origin: str) -> lis
     return [values[:, :length] for values, length in zip(series, steps, strict=True)]
 
 
-def cut_series(array: np.ndarray, lengths: np.ndarray, origin: str) -> list[Float32[np.ndarray, "_ _"]]:
+def _cut_series(array: np.ndarray, lengths: np.ndarray, origin: str) -> list[Float32[np.ndarray, "_ _"]]:
     """Cut series that stand one after the other."""
     values = array[None] if array.ndim == 1 else array
     whole = lengths.ndim == 1 and lengths.size > 0 and lengths.dtype.kind in "ui" and bool((lengths > 0).all())
@@ -464,7 +468,7 @@ def to_splits(
     numbers, classes = number_labels(arrays, source, names, "images")
     places = name_samples(numbers, source)
     splits = {
-        split: Split(_make_images(images, places[split], depth), numbers[split], hash_images(images, depth))
+        split: Split(_make_images(images, places[split], depth), numbers[split], _hash_images(images, depth))
         for split, (images, _) in arrays.items()
     }
     return splits, classes

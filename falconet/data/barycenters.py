@@ -15,18 +15,18 @@ import torch
 from jaxtyping import Float32, Float64, Int64, UInt8
 from torch import Tensor
 
-BAND = 0.1
-MAX_BAND = 64
-"""How far an alignment may lead from the diagonal: as a fraction of the longest series, and in steps."""
+_BAND = 0.1
+_MAX_BAND = 64
+"""Half width of the warping band: as a fraction of the longest series, and at most in steps."""
 
 _ITERATIONS = 3
-"""Of averaging: for pairs of random walks and of noise, 96 to 98 % of the way to where ten iterations lead."""
+"""Iterations of averaging: for pairs of random walks and of noise, 96 to 98 % of the way that ten iterations go."""
 
 MIN_WEIGHT = 0.5
-"""A sample weighs at least so much in the average of it and a partner."""
+"""Smallest weight of a sample in the average of it and a partner."""
 
-DIAGONAL, DOWN, _RIGHT = 0, 1, 2
-"""Where the best alignment up to a cell comes from: both series went on a step, the first alone, the second alone."""
+_DIAGONAL, _DOWN, _RIGHT = 0, 1, 2
+"""Last step of the best alignment up to a cell: in both series, in the first alone, in the second alone."""
 
 
 def average_pairs(
@@ -55,7 +55,8 @@ def average_series(
 
     NaN stands after the end of a series. Each iteration aligns the center with every member and replaces each of its
     steps by the weighted mean of all steps that are aligned with it (Petitjean et al. 2011, section 4). Alignments stay
-    within `band` steps of the diagonal, None: as BAND says, and where lengths differ by more, within their difference.
+    within `band` steps of the diagonal (None: a tenth of the longest series, 64 at most), or within the difference of
+    the lengths where that is more.
     """
     missing = np.isnan(center).any(axis=1)
     values = np.nan_to_num(center)
@@ -63,7 +64,7 @@ def average_series(
     lengths = np.concatenate([_count_steps(member) for member in members])
     own = np.tile(_count_steps(center), len(members))
     if band is None:
-        band = min(max(round(BAND * int(max(own.max(), lengths.max()))), 1), MAX_BAND)
+        band = min(max(round(_BAND * int(max(own.max(), lengths.max()))), 1), _MAX_BAND)
     for _ in range(iterations):
         repeated = np.tile(values, (len(members), 1, 1))
         sums, counts = sum_aligned(repeated, own, stacked, lengths, np.maximum(band, np.abs(own - lengths)))
@@ -89,7 +90,7 @@ def sum_aligned(
     bands: Int64[np.ndarray, " batch"],
 ) -> tuple[Float64[np.ndarray, "batch channels steps"], Float64[np.ndarray, "batch steps"]]:
     """Return for each step of the first series the sum and the number of the second's steps aligned with it."""
-    directions, lowest = align(first, second, bands)
+    directions, lowest = _align(first, second, bands)
     sums, counts = np.zeros_like(first), np.zeros(first.shape[::2])
     rows = np.arange(len(first))
     at, other = first_lengths - 1, second_lengths - 1
@@ -99,11 +100,11 @@ def sum_aligned(
         left = (at > 0) | (other > 0)
         rows, at, other = rows[left], at[left], other[left]
         came = directions[at + other, rows, at - lowest[at + other]]
-        at, other = at - (came != _RIGHT), other - (came != DOWN)
+        at, other = at - (came != _RIGHT), other - (came != _DOWN)
     return sums, counts
 
 
-def align(
+def _align(
     first: Float64[np.ndarray, "batch channels steps"],
     second: Float64[np.ndarray, "batch channels others"],
     bands: Int64[np.ndarray, " batch"],

@@ -38,24 +38,24 @@ from torch import Tensor
 
 from falconet.data.dataset import Encoded, Split, Unreadable, hash_bytes
 from falconet.data.images import decode_image
-from falconet.data.preprocessing import Preprocess, strip_name
+from falconet.data.preprocessing import ImagePreprocess, strip_name
 from falconet.errors import DataError, StorageError
 from falconet.spec import ImageSpec, PixelType
 from falconet.storage import cache_folder, storage_error, write_text
 
-LAYOUT = 2
-"""Part of each key: raised when the same samples and settings would give other bytes."""
+_LAYOUT = 2
+"""Version in each key, raised when the same samples and settings would give other bytes."""
 BLOCK_BYTES = 1 << 20
-"""About so much is decoded between two lines of the journal."""
+"""Approximate bytes that are decoded for each line of the journal."""
 _FEW = 256
-"""So few samples are decoded without other processes."""
-ATTEMPTS = 3
-DIE_WITH_PARENT = 1
-"""PR_SET_PDEATHSIG of Linux."""
+"""Fewer samples than this are decoded without worker processes."""
+_ATTEMPTS = 3
+_DIE_WITH_PARENT = 1
+"""PR_SET_PDEATHSIG of Linux's `prctl`."""
 RESIDENT_BYTES = 8 << 20
-"""So much is read through a map before its pages are given back; up to four times as much lies in memory by then."""
+"""Bytes read through a memory map before its pages are released; up to four times as much is in memory by then."""
 _UNUSED_DAYS = 30
-"""A cache that nobody has opened for so long is removed when another one is made."""
+"""Days after which an unopened cache is removed, when another one is made."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,11 +66,11 @@ class PixelCache:
     shape: tuple[int, int, int]
     """Channels, height and width of each sample."""
     rows: Int64[np.ndarray, " samples"]
-    """Where each sample stands in the file."""
+    """Row of the file that holds each sample."""
     unread: list[int]
-    """Bytes until the pages that were read are given back, as the only entry."""
+    """Bytes left to read until the pages that were read are released, as the only entry."""
     dtype: PixelType = "uint8"
-    """Of each value."""
+    """Type of each value."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -100,7 +100,7 @@ def open_cache(split: Split, spec: ImageSpec) -> tuple[PixelCache, tuple[Unreada
             reasons = _build(path, split, spec)
             with path.with_suffix(".pixels").open("rb") as file:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        remove_unused(path.parent)
+        _remove_unused(path.parent)
     except OSError as error:
         raise _explain(error, path.parent, len(split) * _count_bytes(spec)) from error
     unreadable = tuple(Unreadable(split.samples.name(index), reason) for index, reason in sorted(reasons.items()))
@@ -120,11 +120,11 @@ def _make_key(hashes: UInt64[np.ndarray, " samples"], spec: ImageSpec) -> str:
     """Return 32 hexadecimal digits for these contents in this order, made into this shape."""
     deep = () if spec.value_range is None else (spec.value_range,) if spec.dtype == "uint8" else (spec.value_range, 16)
     kept = () if spec.resize_mode == "stretch" else (spec.resize_mode,)
-    settings = json.dumps([LAYOUT, spec.shape, spec.padding, *deep, *kept]).encode()
+    settings = json.dumps([_LAYOUT, spec.shape, spec.padding, *deep, *kept]).encode()
     return hashlib.blake2b(settings + hashes.tobytes(), digest_size=16).hexdigest()
 
 
-def remove_unused(folder: Path) -> None:
+def _remove_unused(folder: Path) -> None:
     """Remove caches that were last opened long ago; their empty locks stay, since another process may wait for one."""
     oldest = time.time() - _UNUSED_DAYS * 86400
     for pixels in folder.glob("*.pixels"):
@@ -146,11 +146,11 @@ class _Block:
     """Consecutive samples that were decoded together: a line of the journal."""
 
     start: int
-    """The first sample."""
+    """Position of the first sample."""
     crc: int
-    """Of its unreadable samples and the pixels of all."""
+    """CRC-32 of the pixels and of the list of unreadable samples."""
     unreadable: dict[int, str]
-    """Sample -> reason; its pixels are zero."""
+    """Reason by sample; the pixels of these samples are zero."""
 
 
 def _build(path: Path, split: Split, spec: ImageSpec) -> dict[int, str]:
@@ -160,52 +160,52 @@ def _build(path: Path, split: Split, spec: ImageSpec) -> dict[int, str]:
     ranges = {start: range(start, min(start + size, len(split))) for start in range(0, len(split), size)}
     pixels.touch()
     with pixels.open("r+b") as file:
-        reserve(file.fileno(), len(split) * _count_bytes(spec), pixels)
+        _reserve(file.fileno(), len(split) * _count_bytes(spec), pixels)
         blocks = [
             block
-            for block in read_journal(journal)
+            for block in _read_journal(journal)
             if block.start in ranges and _is_whole(file.fileno(), split, block, ranges[block.start], spec)
         ]
-        write_text(journal, "".join(map(format_block, blocks)))
+        write_text(journal, "".join(map(_format_block, blocks)))
         missing = sorted(set(ranges) - {block.start for block in blocks})
-    job = Job(pixels, split, spec)
+    job = _Job(pixels, split, spec)
     with journal.open("a", encoding="utf-8") as lines:
-        for block in decode_blocks(job, [ranges[start] for start in missing]):
+        for block in _decode_blocks(job, [ranges[start] for start in missing]):
             blocks.append(block)
             # Pixels before their line: what the journal says is there, is there.
-            lines.write(format_block(block))
+            lines.write(_format_block(block))
             lines.flush()
     return {index: reason for block in blocks for index, reason in block.unreadable.items()}
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
-    """What workers decode, and where to."""
+class _Job:
+    """The samples that workers decode, and the file for their pixels."""
 
     pixels: Path
     split: Split
     spec: ImageSpec
 
 
-def decode_blocks(job: Job, ranges: Sequence[range]) -> Iterator[_Block]:
+def _decode_blocks(job: _Job, ranges: Sequence[range]) -> Iterator[_Block]:
     """Yield blocks as they are finished, decoded by a process for each processor where that is worth it.
 
     Python's lock leaves threads little to do at once where images are small. Blocks of workers that die are given to
     new ones, so often that one bad moment does not matter; raises DataError when they go on dying.
     """
     if not may_fork() or sum(map(len, ranges)) < _FEW:
-        yield from (decode_block(job, block) for block in ranges)
+        yield from (_decode_block(job, block) for block in ranges)
         return
     left = {block.start: block for block in ranges}
-    for _ in range(ATTEMPTS):
-        with suppress(BrokenProcessPool), start_workers(job) as pool:
-            for future in as_completed([pool.submit(decode_inherited, block) for block in left.values()]):
+    for _ in range(_ATTEMPTS):
+        with suppress(BrokenProcessPool), _start_workers(job) as pool:
+            for future in as_completed([pool.submit(_decode_inherited, block) for block in left.values()]):
                 block = future.result()
                 del left[block.start]
                 yield block
         if not left:
             return
-    raise DataError(f"decoding processes died {ATTEMPTS} times, perhaps for want of memory; what is finished is kept")
+    raise DataError(f"decoding processes died {_ATTEMPTS} times, perhaps for want of memory; what is finished is kept")
 
 
 def may_fork() -> bool:
@@ -218,40 +218,40 @@ def may_fork() -> bool:
 
 
 @contextmanager
-def start_workers(job: Job) -> Iterator[ProcessPoolExecutor]:
+def _start_workers(job: _Job) -> Iterator[ProcessPoolExecutor]:
     """Start worker processes that know the job, as copies of this one; leave no block waiting in the end."""
     context = multiprocessing.get_context("fork")
-    pool = ProcessPoolExecutor(os.cpu_count(), mp_context=context, initializer=begin_work, initargs=(job, os.getpid()))
+    pool = ProcessPoolExecutor(os.cpu_count(), mp_context=context, initializer=_begin_work, initargs=(job, os.getpid()))
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def begin_work(job: Job, parent: int) -> None:
+def _begin_work(job: _Job, parent: int) -> None:
     """Make this process a worker: one that computes alone and ends with its parent, whose lock it shares."""
-    global inherited  # noqa: PLW0603 - where a pool's workers keep what they were started with
-    inherited = job
+    global _inherited  # noqa: PLW0603 - where a pool's workers keep what they were started with
+    _inherited = job
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # The command line's handler, which forking brings along, would make a traceback of it.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     if os.getppid() != parent:  # It died before this one could ask to die with it.
         os._exit(1)
 
 
-inherited: Job | None = None
-"""Of a worker process: its job."""
+_inherited: _Job | None = None
+"""The job of a worker process; None elsewhere."""
 
 
-def decode_inherited(block: range) -> _Block:
+def _decode_inherited(block: range) -> _Block:
     """Decode a block of the job that this worker was started for."""
-    assert inherited is not None
-    return decode_block(inherited, block)
+    assert _inherited is not None
+    return _decode_block(_inherited, block)
 
 
-def reserve(descriptor: int, size: int, path: Path) -> None:
+def _reserve(descriptor: int, size: int, path: Path) -> None:
     """Give a file its size at once, so that a full disk is found before anything is decoded."""
     try:
         if hasattr(os, "posix_fallocate"):
@@ -262,7 +262,7 @@ def reserve(descriptor: int, size: int, path: Path) -> None:
         raise
 
 
-def read_journal(path: Path) -> list[_Block]:
+def _read_journal(path: Path) -> list[_Block]:
     """Return the finished blocks, without lines that are damaged or cut off."""
     blocks: dict[int, _Block] = {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
@@ -273,7 +273,7 @@ def read_journal(path: Path) -> list[_Block]:
     return list(blocks.values())
 
 
-def format_block(block: _Block) -> str:
+def _format_block(block: _Block) -> str:
     """Return a block's line in the journal."""
     return json.dumps({"start": block.start, "crc": block.crc, "unreadable": block.unreadable}) + "\n"
 
@@ -283,24 +283,24 @@ def _is_whole(descriptor: int, split: Split, block: _Block, indices: range, spec
     """Whether a block is as it was written, and what could not be read then cannot be read now."""
     size = _count_bytes(spec)
     content = os.pread(descriptor, len(indices) * size, block.start * size)
-    if compute_crc(content, block.unreadable) != block.crc:
+    if _compute_crc(content, block.unreadable) != block.crc:
         return False
     # A drive may have been away, or a right to read.
-    preprocess, encoded = Preprocess(spec), isinstance(split.samples, Encoded)
+    preprocess, encoded = ImagePreprocess(spec), isinstance(split.samples, Encoded)
     return all(isinstance(_render(split, index, preprocess, encoded), str) for index in block.unreadable)
 
 
-def compute_crc(content: bytes | memoryview, unreadable: Mapping[int, str]) -> int:
+def _compute_crc(content: bytes | memoryview, unreadable: Mapping[int, str]) -> int:
     """Return the CRC-32 of a block's pixels and unreadable samples."""
     return zlib.crc32(json.dumps(unreadable).encode(), zlib.crc32(content))
 
 
 @torch.inference_mode()
-def decode_block(job: Job, block: range) -> _Block:
+def _decode_block(job: _Job, block: range) -> _Block:
     """Decode the samples of a block and write their pixels in place."""
     pixels = np.zeros((len(block), *job.spec.shape), dtype=job.spec.dtype)
     reasons: dict[int, str] = {}
-    preprocess, encoded = Preprocess(job.spec), isinstance(job.split.samples, Encoded)
+    preprocess, encoded = ImagePreprocess(job.spec), isinstance(job.split.samples, Encoded)
     for place, index in enumerate(block):
         image = _render(job.split, index, preprocess, encoded)
         if isinstance(image, str):
@@ -312,11 +312,11 @@ def decode_block(job: Job, block: range) -> _Block:
         written = os.pwrite(file.fileno(), content, block.start * _count_bytes(job.spec))
     if written != len(content):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    return _Block(block.start, compute_crc(content, reasons), reasons)
+    return _Block(block.start, _compute_crc(content, reasons), reasons)
 
 
 def _render(
-    split: Split, index: int, preprocess: Preprocess, encoded: bool
+    split: Split, index: int, preprocess: ImagePreprocess, encoded: bool
 ) -> UInt[np.ndarray, "channels height width"] | str:
     """Return a sample's pixels at the model's size; or why there are none. Whether samples are `Encoded` is known."""
     samples: Any = split.samples

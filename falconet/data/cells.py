@@ -19,40 +19,43 @@ from falconet.data.series_tables import to_floats
 from falconet.tables import ABSENT, Table, is_number
 
 SAMPLE = 1000
-"""Cells that tell what a column holds."""
+"""Cells of a column that are looked at to tell what it holds."""
 _FEW = 1000
-"""Different values that a column may have to be taken for labels by its content."""
+"""Most different values of a column that is taken for labels by its content."""
 
 
 # Numbers as they are written elsewhere
 
 
-GROUPED = re.compile(r"[+-]?\d{1,3}([.,'\u2019 \u00a0\u202f])\d{3}(?:\1\d{3})*(?:[.,]\d+)?", re.ASCII)
+_GROUPED = re.compile(r"[+-]?\d{1,3}([.,'\u2019 \u00a0\u202f])\d{3}(?:\1\d{3})*(?:[.,]\d+)?", re.ASCII)
 """Digits in groups of three: 1.234,5 or 1 234."""
-WITH_COMMA = re.compile(r"[+-]?\d*,\d+(?:e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
-THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?", re.ASCII)
+_WITH_COMMA = re.compile(r"[+-]?\d*,\d+(?:e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?", re.ASCII)
 
 
-def is_local(cell: Any) -> bool:
+def _is_local(cell: Any) -> bool:
     """Whether a cell is a number as some languages write it, which no program reads as one."""
     text = cell.strip() if isinstance(cell, str) else ""
-    return not is_number(text) and bool(GROUPED.fullmatch(text) or WITH_COMMA.fullmatch(text))
+    return not is_number(text) and bool(_GROUPED.fullmatch(text) or _WITH_COMMA.fullmatch(text))
 
 
-def is_any_number(cell: Any) -> bool:
-    return isinstance(cell, str) and (is_number(cell) or is_local(cell))
+def _is_any_number(cell: Any) -> bool:
+    return isinstance(cell, str) and (is_number(cell) or _is_local(cell))
 
 
 def find_comma(table: Table) -> str | None:
     """Return what a comma in a table's numbers is: "." before decimals, "" between thousands; None: there is none."""
     columns = [head(cells) for cells in table.columns.values()]
     found = [
-        cell.strip() for cells in columns if fraction_of(cells, is_any_number) > 0.5 for cell in filter(is_local, cells)
+        cell.strip()
+        for cells in columns
+        if fraction_of(cells, _is_any_number) > 0.5
+        for cell in filter(_is_local, cells)
     ]
     if not found:
         return None
     # Thousands are never led by a zero; where semicolons separate, commas most likely stand before decimals.
-    whole = all(THOUSANDS.fullmatch(text) for text in found if "," in text)
+    whole = all(_THOUSANDS.fullmatch(text) for text in found if "," in text)
     return "" if whole and table.delimiter != ";" else "."
 
 
@@ -61,14 +64,14 @@ def spell_numbers(table: Table, names: Iterable[str], comma: str | None) -> Tabl
     if comma is None:
         return table
     local = {
-        name: [spell_number(cell, comma) if is_local(cell) else cell for cell in table.columns[name]]
+        name: [_spell_number(cell, comma) if _is_local(cell) else cell for cell in table.columns[name]]
         for name in names
-        if fraction_of(table.columns[name], is_any_number) > 0.5 and any(map(is_local, table.columns[name]))
+        if fraction_of(table.columns[name], _is_any_number) > 0.5 and any(map(_is_local, table.columns[name]))
     }
     return replace(table, columns={**table.columns, **local}) if local else table
 
 
-def spell_number(cell: str, comma: str) -> str:
+def _spell_number(cell: str, comma: str) -> str:
     text = re.sub("['\u2019 \u00a0\u202f]", "", cell.strip())
     # Where commas stand before decimals, points stand between thousands.
     return text.replace(".", "").replace(",", ".") if comma and "," in text else text.replace(",", "")
@@ -99,17 +102,17 @@ def is_different(cells: Sequence[Any]) -> bool:
 
 
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]{2}")
-"""Scripts that put no spaces between words."""
+"""Two characters of scripts that put no spaces between words."""
 
 
 def is_prose(cells: Sequence[Any]) -> bool:
     """Whether a column of words can be texts: of several words, and not the same few again and again."""
     first = [cell for cell in head(cells) if isinstance(cell, str)]
-    several = sum(has_words(cell) or _UNSPACED.search(cell) is not None for cell in first)
+    several = sum(_has_words(cell) or _UNSPACED.search(cell) is not None for cell in first)
     return 2 * several > len(first) and 2 * len(set(first)) > len(first)
 
 
-def has_words(text: str) -> bool:
+def _has_words(text: str) -> bool:
     """Whether a text is of several words, `12 kg` and `Room 7` having one."""
     return len(list(islice((word for word in text.split() if not is_number(word)), 2))) == 2
 
@@ -156,21 +159,21 @@ def path_of(cell: Any) -> str:
 
 
 _WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
-WITH_POINT = re.compile(r"([+-]?\d+)\.0*", re.ASCII)
-SCIENTIFIC = re.compile(r"[+-]?\d\.\d{2,}e[+-]\d\d", re.ASCII | re.IGNORECASE)
-"""As `%e` writes: the labels of the UCR archive."""
+_WITH_POINT = re.compile(r"([+-]?\d+)\.0*", re.ASCII)
+_SCIENTIFIC = re.compile(r"[+-]?\d\.\d{2,}e[+-]\d\d", re.ASCII | re.IGNORECASE)
+"""Numbers as `%e` writes them, such as the labels of the UCR archive."""
 
 
-def spell_label(cell: Any) -> str:
+def format_label(cell: Any) -> str:
     """Return a label as text; whole numbers without a point, as programs write them that know floats alone."""
     text = normalize_label(as_text(cell))
-    if match := WITH_POINT.fullmatch(text):
+    if match := _WITH_POINT.fullmatch(text):
         return match[1]
-    if SCIENTIFIC.fullmatch(text) and (value := Decimal(text)) == value.to_integral_value():
+    if _SCIENTIFIC.fullmatch(text) and (value := Decimal(text)) == value.to_integral_value():
         return str(int(value))
     return text
 
 
 def is_whole(cell: Any) -> bool:
     """Whether a cell holds a whole number, however it is written."""
-    return _WHOLE.fullmatch(spell_label(cell)) is not None
+    return _WHOLE.fullmatch(format_label(cell)) is not None

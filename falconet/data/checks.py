@@ -13,17 +13,17 @@ from jaxtyping import Bool, Float64, Int64
 from falconet.data.dataset import Dataset, Unreadable
 from falconet.data.sources import load_dataset
 from falconet.data.splits import DataConfig
-from falconet.data.survey import SamplePosition, Survey, find_near, list_places, list_unreadable, survey, to_name
+from falconet.data.survey import DatasetStats, SamplePosition, find_near, list_places, list_unreadable, survey, to_name
 from falconet.modalities import MODALITIES
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 
 _SHAPES = 20
-"""Sizes of images that are listed one by one."""
+"""Most image sizes that are listed one by one."""
 
 _MIN_SAMPLES = 8
-"""Fewer do not show what is usual."""
+"""Fewest samples among which outliers are looked for; fewer do not show what is usual."""
 
-RARE = 0.1
+_RARE = 0.1
 """Fraction of the samples up to which unusual ones are outliers; more are a part of the data set like any other."""
 
 
@@ -40,7 +40,7 @@ class ShapeCount:
     """How many images are of one size and either gray or color."""
 
     kind: str
-    """`gray`, `color`; or `other` for all that are not listed."""
+    """`gray` or `color`; or `other` for all images whose size is not listed."""
     size: tuple[int, ...]
     """Height and width in pixels; empty for `other`."""
     count: int
@@ -63,9 +63,9 @@ class NearDuplicate:
 
     names: tuple[str, str]
     splits: tuple[str, str]
-    """Where they stand: a model that is trained on one of them has seen the other."""
+    """Splits of the two samples: a model that is trained on one of them has seen the other."""
     distance: float
-    """Of images: root mean square of the difference of two copies of 16x16 pixels, in 0..1. Of others: 0."""
+    """Root mean square of the difference of two images, scaled to 16x16 pixels, in 0..1; 0 for other samples."""
 
 
 @dataclass(frozen=True)
@@ -85,58 +85,58 @@ class LabelError:
     label: str
     suggested: str
     probability: float
-    """Of the suggested class."""
+    """Probability of the suggested class."""
 
 
 @dataclass(frozen=True)
 class DataReport:
-    """What `falconet data` says."""
+    """The report of `falconet data`."""
 
     source: str
-    kind: Kind
+    kind: ModalityName
     channels: int
     size: tuple[int, ...]
-    """Medians: height and width of an image in pixels, steps of a series, characters of a text."""
+    """Median size: height and width of an image in pixels, steps of a series, characters of a text."""
     rate: int | None
-    """Steps a second, of recordings."""
+    """Sampling rate of recordings in Hz; None for other samples."""
     classes: tuple[ClassCount, ...]
     splits: Mapping[str, int]
     """Readable samples by split."""
     made: tuple[str, ...]
-    """Splits that the source lacks and that Falconet made."""
+    """Names of the splits that the source lacks and that Falconet made."""
     fingerprint: str
     columns: Mapping[str, str]
-    """What each role was read from, where the source is a table."""
+    """Column that each role was read from, where the source is a table."""
     ignored: Mapping[str, int]
     """Files of a folder that were no samples, counted by extension."""
     unreadable: tuple[Unreadable, ...]
     duplicates: tuple[tuple[str, ...], ...]
     """Groups of samples with equal content."""
     leaks: tuple[tuple[str, ...], ...]
-    """The groups among them that stand in more than one split."""
+    """Groups of samples with equal content in more than one split."""
     near_duplicates: tuple[NearDuplicate, ...]
-    """First those across splits, the nearest first; of a family of m samples, the m - 1 pairs that connect it."""
+    """Nearly equal pairs, first those across splits, nearest first; m - 1 pairs connect a cluster of m samples."""
     imbalance: float | None
-    """Samples of the largest class for one of the smallest; None where that has none."""
+    """Ratio of the sizes of the largest and the smallest class; None where the smallest is empty."""
     absent_classes: Mapping[str, tuple[str, ...]]
-    """Classes of which a split has no sample, by split."""
+    """Classes without a sample in a split, by split."""
     shapes: tuple[ShapeCount, ...]
-    """Of images: the _SHAPES most frequent, then all others as one."""
+    """Image sizes: the 20 most frequent, then all others as one."""
     lengths: Lengths | None
-    """Of series and texts."""
+    """Lengths of series or texts; None for images."""
     missing: float | None
-    """Of series: fraction of values that are missing."""
+    """Fraction of missing values of series; None for other samples."""
     constant: tuple[str, ...]
     """Samples in which nothing changes: one color, the same value at all times, an empty text or one character."""
     outliers: tuple[Outlier, ...]
     value_range: tuple[float, float] | None = None
-    """Black and white of pictures with more than 8 bits a value; None: there are none."""
+    """Black and white of images with more than 8 bits per value; None: there are none."""
     notes: tuple[str, ...] = ()
-    """What had to be guessed to read the source."""
+    """Guesses that were needed to read the source."""
     label_errors: tuple[LabelError, ...] = ()
-    """Samples that a trained model finds in another class; looked for only on request."""
+    """Probable label errors, found by a trained model; only on request."""
     label_caution: str | None = None
-    """Why no label was called wrong although that was asked for; None: there is no reason not to."""
+    """Reason for not reporting any label error on request; None: there is no such reason."""
 
 
 def check_data(
@@ -149,7 +149,7 @@ def check_data(
 def describe_data(dataset: Dataset) -> DataReport:
     """Decode every sample of a data set and describe it."""
     found = survey(dataset)
-    counts = count_classes(dataset, found)
+    counts = _count_classes(dataset, found)
     totals = sum(counts.values(), np.zeros(len(dataset.classes), dtype=np.int64)).tolist()
     groups = _find_groups(dataset)
     modality = MODALITIES[dataset.kind]
@@ -163,22 +163,22 @@ def describe_data(dataset: Dataset) -> DataReport:
         value_range=dataset.value_range,
         classes=tuple(ClassCount(name, count) for name, count in zip(dataset.classes, totals, strict=True)),
         splits={name: int(count.sum()) for name, count in counts.items()},
-        made=tuple(sorted(dataset.made)),
+        made=tuple(sorted(dataset.made_splits)),
         fingerprint=dataset.fingerprint,
         columns=dict(dataset.columns),
         notes=dataset.notes,
         ignored=dict(dataset.ignored),
         unreadable=(*dataset.unreadable, *list_unreadable(dataset, found)),
-        duplicates=to_names(dataset, groups),
-        leaks=to_names(dataset, [group for group in groups if spans_splits(group)]),
-        near_duplicates=find_near_duplicates(dataset, found),
+        duplicates=_to_names(dataset, groups),
+        leaks=_to_names(dataset, [group for group in groups if _spans_splits(group)]),
+        near_duplicates=_find_near_duplicates(dataset, found),
         imbalance=max(totals) / min(totals) if min(totals) else None,
-        absent_classes=find_absent(dataset, counts),
-        shapes=count_shapes(found) if flat else (),
+        absent_classes=_find_absent(dataset, counts),
+        shapes=_count_shapes(found) if flat else (),
         lengths=None if flat else _measure_lengths(found),
         missing=found.missing / max(found.values, 1) if modality.missing_is_nan else None,
-        constant=list_constant(dataset, found),
-        outliers=find_outliers(dataset, found),
+        constant=_list_constant(dataset, found),
+        outliers=_find_outliers(dataset, found),
     )
 
 
@@ -191,21 +191,21 @@ def _find_groups(dataset: Dataset) -> list[list[SamplePosition]]:
     return [group for group in members.values() if len(group) > 1]
 
 
-def spans_splits(places: Sequence[SamplePosition]) -> bool:
+def _spans_splits(places: Sequence[SamplePosition]) -> bool:
     """Whether samples stand in more than one split."""
     return len({split for split, _ in places}) > 1
 
 
-def to_names(dataset: Dataset, groups: Sequence[Sequence[SamplePosition]]) -> tuple[tuple[str, ...], ...]:
+def _to_names(dataset: Dataset, groups: Sequence[Sequence[SamplePosition]]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(to_name(dataset, place) for place in group) for group in groups)
 
 
-def list_constant(dataset: Dataset, found: Survey) -> tuple[str, ...]:
+def _list_constant(dataset: Dataset, found: DatasetStats) -> tuple[str, ...]:
     places = list_places(dataset)
     return tuple(to_name(dataset, places[index]) for index in np.flatnonzero(found.constant))
 
 
-def count_classes(dataset: Dataset, found: Survey) -> dict[str, Int64[np.ndarray, " classes"]]:
+def _count_classes(dataset: Dataset, found: DatasetStats) -> dict[str, Int64[np.ndarray, " classes"]]:
     """Return the readable samples of each class, by split."""
     ends = np.cumsum([len(split) for split in dataset.splits.values()])
     masks = np.split(found.readable, ends[:-1])
@@ -215,7 +215,7 @@ def count_classes(dataset: Dataset, found: Survey) -> dict[str, Int64[np.ndarray
     }
 
 
-def find_absent(dataset: Dataset, counts: Mapping[str, Int64[np.ndarray, " classes"]]) -> dict[str, tuple[str, ...]]:
+def _find_absent(dataset: Dataset, counts: Mapping[str, Int64[np.ndarray, " classes"]]) -> dict[str, tuple[str, ...]]:
     """Return the classes of which a split has no readable sample, for splits that lack any."""
     return {
         name: tuple(dataset.classes[label] for label in np.flatnonzero(count == 0))
@@ -224,7 +224,7 @@ def find_absent(dataset: Dataset, counts: Mapping[str, Int64[np.ndarray, " class
     }
 
 
-def find_near_duplicates(dataset: Dataset, found: Survey) -> tuple[NearDuplicate, ...]:
+def _find_near_duplicates(dataset: Dataset, found: DatasetStats) -> tuple[NearDuplicate, ...]:
     """Return pairs of samples that are nearly equal; see `find_near`."""
     places = list_places(dataset)
     pairs, distances = find_near(dataset, found)
@@ -238,7 +238,7 @@ def find_near_duplicates(dataset: Dataset, found: Survey) -> tuple[NearDuplicate
     return tuple(sorted(near, key=lambda pair: (pair.splits[0] == pair.splits[1], pair.distance)))
 
 
-def count_shapes(found: Survey) -> tuple[ShapeCount, ...]:
+def _count_shapes(found: DatasetStats) -> tuple[ShapeCount, ...]:
     """Return how many images there are of each size, gray and color, the most frequent first."""
     readable = found.readable
     kinds = ["color" if color else "gray" for color in found.color[readable].tolist()]
@@ -248,7 +248,7 @@ def count_shapes(found: Survey) -> tuple[ShapeCount, ...]:
     return (*listed, ShapeCount("other", (), rest)) if rest else listed
 
 
-def _measure_lengths(found: Survey) -> Lengths | None:
+def _measure_lengths(found: DatasetStats) -> Lengths | None:
     """Return how long series or texts are; None where none can be read."""
     steps = found.sizes[found.readable, 1]
     if len(steps) == 0:
@@ -257,7 +257,7 @@ def _measure_lengths(found: Survey) -> Lengths | None:
     return Lengths(int(steps.min()), lower, median, upper, int(steps.max()))
 
 
-def find_outliers(dataset: Dataset, found: Survey) -> tuple[Outlier, ...]:
+def _find_outliers(dataset: Dataset, found: DatasetStats) -> tuple[Outlier, ...]:
     """Return samples far larger, smaller, longer or shorter than the others; of images also more elongated ones.
 
     See `is_far`. An image's size is the side of a square of the same area, its elongation the longer side by the
@@ -273,12 +273,12 @@ def find_outliers(dataset: Dataset, found: Survey) -> tuple[Outlier, ...]:
     unit = MODALITIES[dataset.kind].raw_unit
     median = "x".join(f"{value:,}" for value in dataset.size)
     return tuple(
-        Outlier(to_name(dataset, places[row]), f"{describe_size(dataset, found, row)} {unit}, median {median}")
+        Outlier(to_name(dataset, places[row]), f"{_describe_size(dataset, found, row)} {unit}, median {median}")
         for row in rows[far].tolist()
     )
 
 
-def describe_size(dataset: Dataset, found: Survey, row: int) -> str:
+def _describe_size(dataset: Dataset, found: DatasetStats, row: int) -> str:
     height, width = found.sizes[row].tolist()
     return "x".join(f"{side:,}" for side in (height, width)[-MODALITIES[dataset.kind].axes :])
 
@@ -288,7 +288,7 @@ def is_far(values: Float64[np.ndarray, " samples"]) -> Bool[np.ndarray, " sample
 
     Far out is what lies beyond three interquartile ranges from the quartiles (Tukey, "Exploratory Data Analysis",
     1977), here of logarithms, so that sets of many sizes have none. Nothing is marked among fewer than _MIN_SAMPLES
-    values, nor where more than the fraction RARE of them, and more than one, would be.
+    values, nor where more than a tenth of them, and more than one, would be.
     """
     far = np.zeros(len(values), dtype=bool)
     if len(values) < _MIN_SAMPLES:
@@ -297,4 +297,4 @@ def is_far(values: Float64[np.ndarray, " samples"]) -> Bool[np.ndarray, " sample
     low, median, high = np.percentile(logs, [25, 50, 75])
     fence = 3 * (high - low)
     beyond = (np.abs(logs - median) > 2) & ((logs < low - fence) | (logs > high + fence))
-    return beyond if beyond.sum() <= max(1, RARE * len(values)) else far
+    return beyond if beyond.sum() <= max(1, _RARE * len(values)) else far

@@ -17,6 +17,7 @@ from falconet.data.arrays import SPLIT_WORDS
 from falconet.data.cells import (
     SAMPLE,
     as_text,
+    format_label,
     fraction_of,
     head,
     is_blank,
@@ -29,18 +30,17 @@ from falconet.data.cells import (
     measure_cells,
     path_of,
     repeats,
-    spell_label,
 )
 from falconet.data.files import SPLIT_FOLDERS, guess_kind, suffix_of, walk
 from falconet.data.series_tables import describe_cell, to_floats
 from falconet.data.splits import Columns, DataConfig
 from falconet.errors import ConfigError, DataError, UnknownNameError
 from falconet.modalities import EXTENSIONS, MODALITIES
-from falconet.spec import InputSpec, Kind
+from falconet.spec import InputSpec, ModalityName
 from falconet.tables import Table
 
 SPLIT_VALUES = {**SPLIT_WORDS, **SPLIT_FOLDERS}
-"""What a table's name or a cell may call a split."""
+"""Split by the words that a table's name or a cell may use for it."""
 
 NAMES = {
     "label": (
@@ -63,19 +63,19 @@ NAMES = {
     ),
     "time": ("time", "t", "step", "time_step", "timestep", "timestamp", "datetime", "date", "index", "frame"),
 }  # fmt: skip
-"""What columns of each role are called, the surest first; `y` may be a label, and a coordinate as well."""
+"""Column names of each role, surest first; `y` may be a label, and a coordinate as well."""
 
-IDENTIFIERS = frozenset({*NAMES["series"], "index", "unnamed:_0"})
-"""Columns of numbers that are no values."""
+_IDENTIFIERS = frozenset({*NAMES["series"], "index", "unnamed:_0"})
+"""Names of columns of numbers that are no values."""
 
 
 @dataclass(frozen=True)
 class Roles:
-    """What a table's columns hold."""
+    """Kind of the samples and roles of the columns of a table."""
 
-    kind: Kind
+    kind: ModalityName
     columns: Mapping[str, str]
-    """Role (a field of `Columns`) to column."""
+    """Column by role (a field of `Columns`)."""
     values: tuple[str, ...] = ()
     """Columns of a series' values."""
 
@@ -86,12 +86,12 @@ def choose_roles(table: Table, config: DataConfig) -> Roles:
     Raises ConfigError for a configured column that is not there, DataError where nothing can be a sample or a label.
     """
     chosen = check_columns(table, config.columns)
-    if is_headless(table) and "label" not in chosen:
+    if _is_headless(table) and "label" not in chosen:
         place = _find_place(table, chosen)
         chosen |= {"label": place} if place else {}
     guesses = {
         "label": find_named(table, chosen, "label", bool) or find_named(table, chosen, "y", is_label),
-        "split": find_named(table, chosen, "split", is_split),
+        "split": find_named(table, chosen, "split", _is_split),
     }
     chosen = {**{role: name for role, name in guesses.items() if name is not None}, **chosen}
     roles = _choose_samples(table, chosen, config.kind)
@@ -100,7 +100,7 @@ def choose_roles(table: Table, config: DataConfig) -> Roles:
 
 
 def choose_inputs(table: Table, config: DataConfig, spec: InputSpec, known: Sequence[str] = ()) -> Roles:
-    """Return which column holds what in a table that a model of `spec` is to answer about; labels may be missing.
+    """Return which column holds what in a table that a model of `spec` is to predict on; labels may be missing.
 
     Samples are found as `choose_roles` finds them, among those of the model's kind; a column of labels is no part of
     them, be it configured, called so, or first or last in a table without names and nothing but `known` classes.
@@ -113,34 +113,34 @@ def choose_inputs(table: Table, config: DataConfig, spec: InputSpec, known: Sequ
             unknown = UnknownNameError("column", configured[role], table.columns)
             remedy = f"data.columns.{role}=NAME names another"
             raise DataError(f"{table.path}: wanted the column of the model's own data; {unknown}; {remedy}")
-    if is_headless(table):
+    if _is_headless(table):
         # Names are numbers here, and tell nothing: a configured one may be that of a value.
         chosen.pop("label", None)
         place = _find_place(table, chosen) if COLUMNS[spec.kind].may_be_labeled(spec, len(table.columns)) else None
-        labels = {spell_label(cell) for cell in table.columns[place]} if place else set()
+        labels = {format_label(cell) for cell in table.columns[place]} if place else set()
         chosen |= {"label": place} if place and labels <= {*known} else {}
     elif len(table.columns) > 1:
         guesses = {
             "label": find_named(table, chosen, "label", bool) or find_named(table, chosen, "y", is_label),
-            "split": find_named(table, chosen, "split", is_split),
+            "split": find_named(table, chosen, "split", _is_split),
         }
         chosen = {**{role: name for role, name in guesses.items() if name is not None}, **chosen}
     roles = find_samples(table, chosen, spec.kind)
-    free = [name for name, cells in list_free(table, chosen).items() if not is_blank(cells)]
+    free = [name for name, cells in _list_free(table, chosen).items() if not is_blank(cells)]
     finder = COLUMNS[spec.kind]
     if roles is None and len(free) == 1 and finder.may_hold(table.columns[free[0]]):
         return Roles(spec.kind, {**chosen, finder.roles[0]: free[0]})
     if roles is None:
         wanted = " and ".join(f"{role}=NAME" for role in finder.roles)
-        foreign = find_foreign(table, chosen) if finder.of_numbers else ""
+        foreign = _find_foreign(table, chosen) if finder.of_numbers else ""
         raise DataError(
-            f"{table.path}: wanted {finder.wanted} in its columns, found {list_names(table)}{foreign}; name them "
+            f"{table.path}: wanted {finder.wanted} in its columns, found {_list_names(table)}{foreign}; name them "
             f"by --set data.columns.{wanted}"
         )
     return roles
 
 
-def leave_labels(roles: Roles) -> dict[str, str]:
+def without_label_roles(roles: Roles) -> dict[str, str]:
     """Return the roles by which samples are read."""
     return {role: name for role, name in roles.columns.items() if role not in {"label", "split", "group"}}
 
@@ -156,7 +156,7 @@ def check_columns(table: Table, columns: Columns) -> dict[str, str]:
 
 
 LINES = "(line)"
-"""What of `DataConfig.extra` is no column, but the line of its table at which a sample's first row begins."""
+"""Name in `DataConfig.extra` that is no column, but the line of its table at which a sample's first row begins."""
 
 
 def check_extra(table: Table, names: Iterable[str]) -> None:
@@ -166,7 +166,7 @@ def check_extra(table: Table, names: Iterable[str]) -> None:
             raise ConfigError(f"{table.path.name}: {UnknownNameError('column', name, table.columns)}")
 
 
-def is_headless(table: Table) -> bool:
+def _is_headless(table: Table) -> bool:
     """Whether the columns have numbers for names; see `read_table`."""
     return len(table.columns) > 1 and list(table.columns) == [str(index + 1) for index in range(len(table.columns))]
 
@@ -176,7 +176,7 @@ def _find_place(table: Table, chosen: Mapping[str, str]) -> str | None:
 
     The last one where it alone holds few different whole numbers. None where other columns are words, which tell.
     """
-    free = list_free(table, chosen)
+    free = _list_free(table, chosen)
     ends = [name for name in ("1", str(len(table.columns))) if name in free]
     if not ends or any(is_wordy(cells) for cells in free.values()):
         return None
@@ -184,7 +184,7 @@ def _find_place(table: Table, chosen: Mapping[str, str]) -> str | None:
     return like[0] if like else ends[0]
 
 
-def list_free(table: Table, chosen: Mapping[str, str]) -> dict[str, Sequence[Any]]:
+def _list_free(table: Table, chosen: Mapping[str, str]) -> dict[str, Sequence[Any]]:
     """Return the columns that have no role yet."""
     return {name: cells for name, cells in table.columns.items() if name not in chosen.values()}
 
@@ -195,7 +195,7 @@ def find_named(
     """Return the column whose name is the surest for a role, among those whose cells fit it."""
     if role in chosen:
         return chosen[role]
-    free = {simplify(name): name for name in reversed(list_free(table, chosen))}
+    free = {simplify(name): name for name in reversed(_list_free(table, chosen))}
     names = (free[word] for word in NAMES[role] if word in free)
     return next((name for name in names if accept(table.columns[name])), None)
 
@@ -204,47 +204,38 @@ def simplify(name: str) -> str:
     return name.strip().lower().replace(" ", "_").replace("-", "_")
 
 
-def _choose_samples(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles:
+def _choose_samples(table: Table, chosen: Mapping[str, str], kind: ModalityName | None) -> Roles:
     """Return the roles with those of the columns that hold the samples. Raises DataError where there are none."""
     roles = find_samples(table, chosen, kind)
     if roles is not None:
         return roles
-    foreign = find_foreign(table, chosen) if kind is None or COLUMNS[kind].of_numbers else ""
+    foreign = _find_foreign(table, chosen) if kind is None or COLUMNS[kind].of_numbers else ""
     wanted = "texts, paths or series" if kind is None else COLUMNS[kind].wanted
     raise DataError(
-        f"{table.path}: wanted {wanted} in its columns, found {list_names(table)}{foreign}; name them by "
+        f"{table.path}: wanted {wanted} in its columns, found {_list_names(table)}{foreign}; name them by "
         "--set data.columns.text=NAME, path=NAME, or series=NAME and time=NAME; --set data.kind=series takes the "
         "columns of numbers alone"
     )
 
 
-def find_samples(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
+def find_samples(table: Table, chosen: Mapping[str, str], kind: ModalityName | None) -> Roles | None:
     """Return the roles with those of the columns that hold the samples; None where there are none."""
-    ways = (choose_path, choose_named_text, choose_long, choose_wide, choose_named_files, choose_longest_text)
-    configured = {"path": choose_path, "text": choose_named_text, "series": choose_long, "time": choose_long}
+    ways = (choose_path, choose_named_text, _choose_long, _choose_wide, _choose_named_files, _choose_longest_text)
+    configured = {"path": choose_path, "text": choose_named_text, "series": _choose_long, "time": _choose_long}
     return try_ways([configured[role] for role in chosen if role in configured] or ways, table, chosen, kind)
 
 
-def try_ways(ways: Sequence[Way], table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
+Way = Callable[[Table, Mapping[str, str], ModalityName | None], Roles | None]
+"""A function that finds the columns of samples, called only for kinds that it can find; None where it finds none."""
+
+
+def try_ways(ways: Sequence[Way], table: Table, chosen: Mapping[str, str], kind: ModalityName | None) -> Roles | None:
     """Return what the first way finds that finds samples of a kind, or of any; None where none does."""
     found = (way(table, chosen, kind) for way in ways if kind is None or way in COLUMNS[kind].ways)
     return next((roles for roles in found if roles is not None), None)
 
 
-def find_foreign(table: Table, chosen: Mapping[str, str]) -> str:
-    """Say which cell is the first that is no number, in a column that could be of numbers; nothing without one."""
-    free = [name for name in list_free(table, chosen) if simplify(name) not in IDENTIFIERS]
-    for name in free:
-        numbers = to_floats(table.columns[name][:SAMPLE])
-        row = int(np.isinf(numbers).argmax()) if len(numbers) else 0
-        if len(numbers) and np.isinf(numbers[row]):
-            cell = table.columns[name][row]
-            what = next((f" ({what})" for pattern, what in FOREIGN_NUMBERS if pattern.fullmatch(str(cell).strip())), "")
-            return f" (column {name}, line {table.lines[row]}: {describe_cell(cell)}{what})"
-    return ""
-
-
-FOREIGN_NUMBERS = tuple(
+_FOREIGN_NUMBERS = tuple(
     (re.compile(pattern, re.IGNORECASE), what)
     for pattern, what in (
         (r"[+-]?[\d.,]+\s*%", "a percent sign"),
@@ -261,17 +252,32 @@ FOREIGN_NUMBERS = tuple(
         (r"[+-]?[\d.,]+\s*[a-zµ°Ωω]+(?:/[a-z]+)?", "with a unit"),
     )
 )
-"""How numbers, and what is taken for them, are written that are not read, and what that is."""
+"""Patterns of cells that look like numbers but are not read as such, each with its description."""
 
 
-def choose_path(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
+def _find_foreign(table: Table, chosen: Mapping[str, str]) -> str:
+    """Say which cell is the first that is no number, in a column that could be of numbers; nothing without one."""
+    free = [name for name in _list_free(table, chosen) if simplify(name) not in _IDENTIFIERS]
+    for name in free:
+        numbers = to_floats(table.columns[name][:SAMPLE])
+        row = int(np.isinf(numbers).argmax()) if len(numbers) else 0
+        if len(numbers) and np.isinf(numbers[row]):
+            cell = table.columns[name][row]
+            what = next(
+                (f" ({what})" for pattern, what in _FOREIGN_NUMBERS if pattern.fullmatch(str(cell).strip())), ""
+            )
+            return f" (column {name}, line {table.lines[row]}: {describe_cell(cell)}{what})"
+    return ""
+
+
+def choose_path(table: Table, chosen: Mapping[str, str], kind: ModalityName | None) -> Roles | None:
     """Paths: the configured column, or one of which most cells end like files of a kind."""
     known = EXTENSIONS if kind is None else MODALITIES[kind].extensions
 
     def accept(cells: Sequence[Any]) -> bool:
         return fraction_of(cells, lambda cell: suffix_of(path_of(cell)) in known or is_embedded(cell)) > 0.5
 
-    free = list_free(table, chosen)
+    free = _list_free(table, chosen)
     name = find_named(table, chosen, "path", accept) or next((name for name in free if accept(free[name])), None)
     if name is None:
         return None
@@ -290,46 +296,46 @@ def is_embedded(cell: Any) -> bool:
     return isinstance(cell, str) and label_studio.EMBEDDED.match(cell) is not None
 
 
-def choose_named_text(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
+def choose_named_text(table: Table, chosen: Mapping[str, str], kind: ModalityName | None) -> Roles | None:
     """Texts: the configured column, or one of words whose name says so."""
     name = find_named(table, chosen, "text", is_wordy)
     return Roles("text", {**chosen, "text": name}) if name else None
 
 
-def choose_named_files(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
+def _choose_named_files(table: Table, chosen: Mapping[str, str], kind: ModalityName | None) -> Roles | None:
     """Files that a column names without extension or folder: `17` or `b1ee` of `train/b1ee.jpg`, one folder's."""
-    columns = {name: list_wanted(cells) for name, cells in list_free(table, chosen).items() if is_different(cells)}
+    columns = {name: _list_wanted(cells) for name, cells in _list_free(table, chosen).items() if is_different(cells)}
     paths = _list_paths(table, MODALITIES[kind or "image"].extensions) if columns else []
-    found = match_names(paths, columns, table.path.stem)
+    found = _match_names(paths, columns, table.path.stem)
     return Roles(kind or "image", {**chosen, "path": found[0]}) if found else None
 
 
-Place = tuple[str, str]
-"""Which folders above a file, and which extension, its name leaves out."""
+_Place = tuple[str, str]
+"""Parent folders and extension that a cell's name of a file leaves out."""
 
 
-def find_cell_files(table: Table, cells: Sequence[Any], kind: Kind, follow: bool) -> Mapping[str, str]:
+def find_cell_files(table: Table, cells: Sequence[Any], kind: ModalityName, follow: bool) -> Mapping[str, str]:
     """Return paths of the files below a table's folder by what cells call them; nothing where they are paths already.
 
     Those of one folder and one extension, of which there are most.
     """
-    wanted = list_wanted(cells)
+    wanted = _list_wanted(cells)
     if 2 * sum(os.path.isfile(table.path.parent / name) for name in wanted) >= len(wanted):  # noqa: PTH113
         return {}
     paths = _list_paths(table, MODALITIES[kind].extensions, follow)
-    found = match_names(paths, {"": wanted}, table.path.stem)
-    return {name: path for path in paths for place, name in spell_names(path) if found and place == found[1]}
+    found = _match_names(paths, {"": wanted}, table.path.stem)
+    return {name: path for path in paths for place, name in _spell_names(path) if found and place == found[1]}
 
 
-def match_names(paths: Sequence[str], columns: Mapping[str, set[str]], stem: str) -> tuple[str, Place] | None:
+def _match_names(paths: Sequence[str], columns: Mapping[str, set[str]], stem: str) -> tuple[str, _Place] | None:
     """Return the first column of which most names are those of files, and what of their paths they leave out.
 
     Of places with equally many, that in the folder called `stem`, like the table, goes first.
     """
     every = set().union(*columns.values())
-    places: dict[str, list[Place]] = {}
+    places: dict[str, list[_Place]] = {}
     for path in paths:
-        for place, name in spell_names(path):
+        for place, name in _spell_names(path):
             if name in every:
                 places.setdefault(name, []).append(place)
     for column, wanted in columns.items():
@@ -340,7 +346,7 @@ def match_names(paths: Sequence[str], columns: Mapping[str, set[str]], stem: str
     return None
 
 
-def list_wanted(cells: Sequence[Any]) -> set[str]:
+def _list_wanted(cells: Sequence[Any]) -> set[str]:
     """Return what the first cells of a column call files."""
     return {name_of(cell) for cell in head(cells)} - {""}
 
@@ -351,7 +357,7 @@ def _list_paths(table: Table, extensions: frozenset[str], follow: bool = False) 
     return [path for path in walk(folder, folder, follow).files if suffix_of(path) in extensions]
 
 
-def spell_names(path: str) -> Iterator[tuple[Place, str]]:
+def _spell_names(path: str) -> Iterator[tuple[_Place, str]]:
     """Yield what a file may be called: which folders above it and which extension are left out, and what is left."""
     extension = os.path.splitext(path)[1]  # noqa: PTH122 - a Path for each of a million names takes seconds
     above, rest = "", path
@@ -367,26 +373,26 @@ def name_of(cell: Any) -> str:
     return (path_of(cell) or as_text(cell)).replace("\\", "/")
 
 
-def choose_longest_text(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
+def _choose_longest_text(table: Table, chosen: Mapping[str, str], kind: ModalityName | None) -> Roles | None:
     """Texts: of the columns that can be texts, the one with the longest cells on average."""
-    texts = {name: cells for name, cells in list_free(table, chosen).items() if is_wordy(cells) and is_prose(cells)}
+    texts = {name: cells for name, cells in _list_free(table, chosen).items() if is_wordy(cells) and is_prose(cells)}
     return Roles("text", {**chosen, "text": max(texts, key=lambda name: measure_cells(texts[name]))}) if texts else None
 
 
-def choose_long(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
+def _choose_long(table: Table, chosen: Mapping[str, str], kind: ModalityName | None) -> Roles | None:
     """Series over several rows: their names repeat, and a column orders the rows; without names, configured ones."""
     series = find_named(table, chosen, "series", repeats)
     time = find_named(table, {**chosen, "series": series or ""}, "time", bool)
     if series is None or (time is None and "series" not in chosen):
         return None
     columns = {**chosen, "series": series, **({"time": time} if time else {})}
-    values = [name for name, cells in list_free(table, columns).items() if is_numeric(cells)]
+    values = [name for name, cells in _list_free(table, columns).items() if is_numeric(cells)]
     return Roles("series", columns, tuple(values)) if values else None
 
 
-def choose_wide(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> Roles | None:
+def _choose_wide(table: Table, chosen: Mapping[str, str], kind: ModalityName | None) -> Roles | None:
     """A series a row: two columns of numbers or more, and, unless it is asked for, none but the label besides."""
-    free = {name: cells for name, cells in list_free(table, chosen).items() if simplify(name) not in IDENTIFIERS}
+    free = {name: cells for name, cells in _list_free(table, chosen).items() if simplify(name) not in _IDENTIFIERS}
     # A dict, since there may be a hundred thousand.
     values = {name: None for name, cells in free.items() if is_numeric(cells)}
     others = [cells for name, cells in free.items() if name not in values and not is_blank(cells)]
@@ -394,29 +400,25 @@ def choose_wide(table: Table, chosen: Mapping[str, str], kind: Kind | None) -> R
     return Roles("series", dict(chosen), tuple(values)) if (kind or labeled) and len(values) >= 2 else None
 
 
-Way = Callable[[Table, Mapping[str, str], Kind | None], Roles | None]
-"""Of finding the columns of samples; it is only asked about kinds of which it can find some."""
-
-
 def _find_label(table: Table, roles: Roles) -> str:
     """Return the one remaining column with few different values. Raises DataError for none or several."""
     taken = {*roles.columns.values(), *roles.values}
     found = [name for name, cells in table.columns.items() if name not in taken and is_label(cells)]
     if len(found) != 1:
-        what = f"several that could be: {', '.join(found)}" if found else list_names(table)
+        what = f"several that could be: {', '.join(found)}" if found else _list_names(table)
         raise DataError(
             f"{table.path}: wanted a column of labels, found {what}; name it by --set data.columns.label=NAME"
         )
     return found[0]
 
 
-def list_names(table: Table) -> str:
+def _list_names(table: Table) -> str:
     """Return the columns' names, the first of many."""
     names = list(table.columns)
     return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 
 
-def is_split(cells: Sequence[Any]) -> bool:
+def _is_split(cells: Sequence[Any]) -> bool:
     """Whether all cells that hold something name splits."""
     words = {as_text(cell).lower() for cell in cells} - {""}
     return bool(words) and words <= SPLIT_VALUES.keys()
@@ -427,39 +429,39 @@ class ColumnFinder:
     """How the columns of samples of one modality are found."""
 
     ways: tuple[Way, ...]
-    """Of finding them."""
+    """Functions that find the columns, in order of preference."""
     roles: tuple[str, ...]
-    """Of their columns, as `Columns` has them; the first holds a sample in each row, or names its file."""
+    """Roles of their columns, as in `Columns`; the first holds a sample in each row, or names its file."""
     wanted: str
-    """What these hold, in words."""
+    """Content of these columns, in words."""
     of_numbers: bool
     """Whether columns of numbers hold samples."""
     may_hold: Callable[[Sequence[Any]], bool]
     """Whether the only column without another role could hold samples."""
     may_be_labeled: Callable[[Any, int], bool]
-    """Whether one of so many columns without names may be labels, beside the samples of a model with this spec."""
+    """Whether one of this many unnamed columns may hold labels, beside the samples of a model with this spec."""
     embeds: bool
-    """Whether a cell may be an address that holds the sample's file itself."""
+    """Whether a cell may be a data URL that holds the sample's file itself."""
 
 
-def names_images(cells: Sequence[Any]) -> bool:
+def _names_images(cells: Sequence[Any]) -> bool:
     """Whether a cell ends like the file of an image."""
     return any(suffix_of(path_of(cell)) in MODALITIES["image"].extensions for cell in cells)
 
 
-COLUMNS: Mapping[Kind, ColumnFinder] = MappingProxyType(
+COLUMNS: Mapping[ModalityName, ColumnFinder] = MappingProxyType(
     {
         "image": ColumnFinder(
-            ways=(choose_path, choose_named_files),
+            ways=(choose_path, _choose_named_files),
             roles=("path",),
             wanted="paths of images",
             of_numbers=False,
-            may_hold=names_images,
+            may_hold=_names_images,
             may_be_labeled=lambda spec, columns: False,
             embeds=True,
         ),
         "series": ColumnFinder(
-            ways=(choose_path, choose_long, choose_wide, choose_named_files),
+            ways=(choose_path, _choose_long, _choose_wide, _choose_named_files),
             roles=("series", "time"),
             wanted="series",
             of_numbers=True,
@@ -468,7 +470,7 @@ COLUMNS: Mapping[Kind, ColumnFinder] = MappingProxyType(
             embeds=False,
         ),
         "text": ColumnFinder(
-            ways=(choose_path, choose_named_text, choose_longest_text),
+            ways=(choose_path, choose_named_text, _choose_longest_text),
             roles=("text",),
             wanted="texts",
             of_numbers=False,

@@ -15,7 +15,7 @@ from jaxtyping import Float32, Int64, Shaped, UInt, UInt64
 
 from falconet.data.images import ValueRange, decode_image, read_content, read_image, scale_values, to_words
 from falconet.errors import DataError, UnknownNameError, UsageError
-from falconet.spec import InputSpec, Kind, PixelType
+from falconet.spec import InputSpec, ModalityName, PixelType
 
 if TYPE_CHECKING:
     from falconet.data.augmentation import Augmentation
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 SPLIT_NAMES = ("train", "val", "test")
 
-INVISIBLE = dict.fromkeys(map(ord, "\u200b\u2060\ufeff"))
+_INVISIBLE = dict.fromkeys(map(ord, "\u200b\u2060\ufeff"))
 """Characters without width that change no other; U+200C and U+200D join letters and emoji, and stay inside a word."""
 _MARGIN = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\u200c\u200d"
-"""White space of any width, and what would join a word to nothing."""
+"""White space of any width, and joiners, which join nothing at the margin of a label."""
 
 
 @runtime_checkable
 class Samples(Protocol):
     """A sequence of raw samples of one kind.
 
-    An image is uint8, or uint16 where it is deep, `(height, width, channels)` with 1 or 3 channels, a series float32
-    `(channels, steps)` with NaN for what is missing, a text a string.
+    An image is uint8, or uint16 for a high bit depth, `(height, width, channels)` with 1 or 3 channels, a series
+    float32 `(channels, steps)` with NaN for what is missing, a text a string.
     """
 
     def __len__(self) -> int: ...
@@ -55,7 +55,7 @@ class Samples(Protocol):
 
 @runtime_checkable
 class Encoded(Protocol):
-    """Samples whose bytes are at hand before they are decoded; these are what `Split.hashes` are of."""
+    """Samples whose encoded bytes are available; `Split.hashes` are hashes of these bytes."""
 
     def content(self, index: int) -> bytes:
         """Return one sample as it is stored. Raises DataError where it cannot be read."""
@@ -63,10 +63,10 @@ class Encoded(Protocol):
 
 @runtime_checkable
 class Scalable(Protocol):
-    """Pictures, of which deep ones become samples by a range of values."""
+    """Images, of which those of high bit depth are scaled from a range of values."""
 
     def scale(self, value_range: ValueRange | None, dtype: PixelType) -> Samples:
-        """Return them as read in another range and type; see `ImageSpec`."""
+        """Return the images as read in another range and type; see `ImageSpec`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,11 +75,11 @@ class ImageArray:
 
     images: Shaped[np.ndarray, "samples height width channels"]
     names: np.ndarray
-    """One string a sample: where it stood in its source, such as `mnist:test[12]` or `digits[12]`."""
+    """Name of each sample: its place in the source, such as `mnist:test[12]` or `digits[12]`."""
     value_range: ValueRange | None = None
-    """Black and white of `images`; None: they are samples as they stand there."""
+    """Black and white of `images`; None: they are not scaled."""
     dtype: PixelType = "uint8"
-    """Of samples that are scaled."""
+    """Type of scaled samples."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -122,9 +122,9 @@ class ImageList:
     """Images of any sizes, in memory."""
 
     images: Sequence[UInt[np.ndarray, "_ _ _"]]
-    """Each `(height, width, channels)`, of 8 bits."""
+    """Images of 8 bits, each `(height, width, channels)`."""
     names: np.ndarray
-    """One string a sample: where it stood in its source, such as `arrays[12]`."""
+    """Name of each sample: its place in the source, such as `arrays[12]`."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -150,11 +150,11 @@ class ImageFiles:
 
     root: Path
     paths: Sequence[str]
-    """Relative to `root`."""
+    """Paths relative to `root`."""
     value_range: ValueRange | None = None
-    """Black and white of deep pictures; see `decode_image`."""
+    """Black and white of high-bit-depth images; see `decode_image`."""
     dtype: PixelType = "uint8"
-    """Of deep pictures."""
+    """Type of high-bit-depth images."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -184,11 +184,11 @@ class EncodedImages:
 
     contents: Sequence[bytes]
     names: np.ndarray
-    """One string a sample: where it stood in its source, such as `labels.json:12`."""
+    """Name of each sample: its place in the source, such as `labels.json:12`."""
     value_range: ValueRange | None = None
-    """Black and white of deep pictures; see `decode_image`."""
+    """Black and white of high-bit-depth images; see `decode_image`."""
     dtype: PixelType = "uint8"
-    """Of deep pictures."""
+    """Type of high-bit-depth images."""
 
     def __len__(self) -> int:
         return len(self.contents)
@@ -225,7 +225,7 @@ class SeriesArray:
     bounds: Int64[np.ndarray, "samples 2"]
     """First step of each series in `values`, and the step after its last."""
     names: np.ndarray
-    """One string a sample: where it stood in its source, such as `GunPoint_TRAIN.ts:19`."""
+    """Name of each sample: its place in the source, such as `GunPoint_TRAIN.ts:19`."""
 
     def __len__(self) -> int:
         return len(self.bounds)
@@ -258,7 +258,7 @@ class Texts:
 
     texts: Sequence[str]
     names: np.ndarray
-    """One string a sample: where it stood in its source, such as `reviews.csv:12` or `spam/7.txt`."""
+    """Name of each sample: its place in the source, such as `reviews.csv:12` or `spam/7.txt`."""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -286,18 +286,18 @@ class Split:
     labels: Int64[np.ndarray, " samples"]
     """Positions in the data set's `classes`."""
     hashes: UInt64[np.ndarray, " samples"]
-    """64 bits of each sample's content, before decoding."""
+    """64-bit hash of each sample's content, before decoding."""
     groups: UInt64[np.ndarray, " samples"] | None = None
-    """64 bits of what must stay on one side of a split, such as a person or a page; 0: a sample by itself.
+    """64-bit hash of each sample's group, such as a person or a page, which splits keep together; 0: no group.
 
-    None: nothing must stay together.
+    None: there are no groups.
     """
     extras: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """A text a sample for each further column of a table that `DataConfig.extra` asks for; empty where it has none."""
+    """Cells of the further columns of a table in `DataConfig.extra`, by column; empty strings for missing ones."""
     name: str = ""
-    """train, val or test; empty for one that does not know whose it is."""
+    """`train`, `val`, `test` or `all`; empty for a split without an owner."""
     owner: Dataset | None = field(default=None, repr=False)
-    """The data set that it is a split of, or a part of one; known of `dataset.train`, `.val` and `.test`."""
+    """The data set of this split, or of this part of a split; None for entries of `dataset.splits`."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -314,12 +314,12 @@ class Split:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes. Raises UsageError for a split that does not know whose it is."""
+        """The names of the classes. Raises UsageError for a split without an owner."""
         return find_owner(self).classes
 
     @property
     def group_names(self) -> UInt64[np.ndarray, " samples"] | None:
-        """The groups, a sample by itself being called after its content."""
+        """The groups; a sample without a group is named by the hash of its content."""
         return None if self.groups is None else np.where(self.groups == 0, self.hashes, self.groups)
 
     def take(self, indices: Int64[np.ndarray, " kept"]) -> Split:
@@ -349,7 +349,7 @@ class Split:
         They are positions in `classes`, such as a model's, or where that is None in those of the data set.
 
         The samples are decoded here, once. Each walk over the loader is another epoch, in another order where they are
-        to `shuffle`, and distorted anew where there is an `augmentation`; both follow from the `seed`. A spec of texts
+        to `shuffle`, and augmented anew where there is an `augmentation`; both follow from the `seed`. A spec of texts
         needs the `tokenizer` that goes with it. Raises UsageError for what does not go together, DataError for a class
         that is not among `classes`, and where nothing can be read.
         """
@@ -368,7 +368,7 @@ class Split:
 
 
 NO_LABEL = "no label"
-"""Why a sample is skipped that has everything but a label."""
+"""Reason for skipping a sample that only lacks a label."""
 
 
 @dataclass(frozen=True)
@@ -376,7 +376,7 @@ class Unreadable:
     """A file or a row that was skipped."""
 
     file: str
-    """As text that can be written anywhere; see `to_text`."""
+    """Name of the file or row, as text that can be written anywhere; see `to_text`."""
     reason: str
 
     def __post_init__(self) -> None:
@@ -394,37 +394,37 @@ class Dataset:
     """A source, read and split."""
 
     source: str
-    """As the user wrote it: a name or a path."""
+    """Name or path of the source, as the user wrote it."""
     classes: tuple[str, ...]
     """The names of the classes; labels are positions in it."""
     splits: Mapping[str, Split]
-    """By name; after `complete_splits` always train, val and test."""
+    """Splits by name; after `complete_splits` always train, val and test."""
     channels: int
-    """Of an image: 1 where every image is gray, else 3. Of a series: its variables. Of a text: 1."""
+    """Channels: 1 where all images are gray, else 3; variables of a series; 1 for texts."""
     size: tuple[int, ...]
-    """Medians: height and width of an image in pixels, steps of a series, characters of a text."""
+    """Median size: height and width of an image in pixels, steps of a series, characters of a text."""
     unreadable: tuple[Unreadable, ...] = ()
     """Files and rows of the source that were skipped."""
-    kind: Kind = "image"
-    """What the samples are."""
+    kind: ModalityName = "image"
+    """Kind of the samples."""
     rate: int | None = None
-    """Steps a second, of recordings."""
+    """Sampling rate of recordings in Hz; None for other samples."""
     value_range: ValueRange | None = None
-    """Black and white of deep pictures; None: there are none."""
+    """Black and white of high-bit-depth images; None: there are none."""
     columns: Mapping[str, str] = field(default_factory=dict)
-    """What each role (`label`, `text`, `path`, ...) was read from, where the source is a table."""
+    """Column that each role (`label`, `text`, `path`, ...) was read from, where the source is a table."""
     ignored: Mapping[str, int] = field(default_factory=dict)
     """Files of a folder that were no samples, counted by extension."""
-    instead: Mapping[str, str] = field(default_factory=dict)
-    """What folders of training samples hold that have none, in words, by class."""
-    made: frozenset[str] = frozenset()
-    """Splits that the source lacks and that were made from its training samples."""
+    empty_class_contents: Mapping[str, str] = field(default_factory=dict)
+    """Description of the content of class folders without any training sample, by class."""
+    made_splits: frozenset[str] = frozenset()
+    """Names of the splits that the source lacks and that were made from its training samples."""
     split_seed: int | None = None
-    """The seed with which they were made."""
+    """Seed of the splits that were made."""
     notes: tuple[str, ...] = ()
-    """What had to be guessed to read the source, such as that a table has no header."""
+    """Guesses that were needed to read the source, such as that a table has no header."""
     config: DataConfig | None = None
-    """How it was read and split; None: it is not split yet."""
+    """Settings by which the source was read and split; None: it is not split yet."""
 
     @classmethod
     def from_arrays(
@@ -499,29 +499,24 @@ class Dataset:
     @property
     def train(self) -> Split:
         """The training split."""
-        return self._own("train")
+        return self.split("train")
 
     @property
     def val(self) -> Split:
         """The validation split, by which epochs and models are chosen."""
-        return self._own("val")
+        return self.split("val")
 
     @property
     def test(self) -> Split:
         """The test split, by which nothing is chosen."""
-        return self._own("test")
+        return self.split("test")
 
     def split(self, name: str) -> Split:
         """Return one split, or all samples for "all". Raises UnknownNameError for any other name."""
-        if name == "all":
-            return concatenate(list(self.splits.values()))
-        if name not in self.splits:
+        if name != "all" and name not in self.splits:
             raise UnknownNameError("split", name, [*self.splits, "all"])
-        return self.splits[name]
-
-    def _own(self, name: str) -> Split:
-        """Return a split that knows whose it is."""
-        return replace(self.split(name), name=name, owner=self)
+        found = concatenate(list(self.splits.values())) if name == "all" else self.splits[name]
+        return replace(found, name=name, owner=self)
 
     @property
     def fingerprint(self) -> str:
@@ -536,7 +531,7 @@ class Dataset:
             if split.group_names is not None:  # Splits that are made of groups follow from these too.
                 columns.append(split.group_names)
             rows = np.stack(columns, axis=1)
-            own.setdefault("train" if name in self.made else name, []).append(rows)
+            own.setdefault("train" if name in self.made_splits else name, []).append(rows)
         for name, parts in sorted(own.items()):
             rows = np.concatenate(parts)
             digest.update(name.encode() + rows[np.lexsort(rows.T)].tobytes())
@@ -552,9 +547,11 @@ class Dataset:
 
 
 def find_owner(split: Split) -> Dataset:
-    """Return the data set that a split is of. Raises UsageError where it does not know."""
+    """Return the data set of a split. Raises UsageError for a split without an owner."""
     if split.owner is None:
-        raise UsageError("wanted a split such as dataset.test, found one that does not know which data set it is of")
+        raise UsageError(
+            "wanted a split such as dataset.test or dataset.split(name), found one that does not know its data set"
+        )
     return split.owner
 
 
@@ -608,4 +605,4 @@ def normalize_label(text: str) -> str:
 
     So names that look alike, as those of one folder that macOS and Linux wrote, are one class.
     """
-    return unicodedata.normalize("NFC", text.translate(INVISIBLE)).strip(_MARGIN)
+    return unicodedata.normalize("NFC", text.translate(_INVISIBLE)).strip(_MARGIN)

@@ -13,11 +13,11 @@ from urllib.parse import unquote, urlsplit
 from falconet.errors import DataError
 
 _LARGEST = 1 << 30
-"""Bytes of a file, as of one on disk that holds a sample."""
+"""Most bytes of a file, as of one on disk that holds a sample."""
 _PATIENCE = 20.0
-"""Seconds without a byte."""
+"""Longest wait for a byte, in seconds."""
 _LONGEST = 600.0
-"""Seconds for a whole file: a server may send a byte at a time."""
+"""Longest time for a whole file in seconds, since a server may send a byte at a time."""
 _CHUNK = 1 << 18
 _SUFFIXES = {
     "text/csv": ".csv",
@@ -29,27 +29,27 @@ _SUFFIXES = {
     "audio/wav": ".wav",
     "audio/x-wav": ".wav",
 }
-"""How the names of files end whose address does not tell, by the type that their server names."""
+"""Suffixes of files whose URL has none, by the media type that the server names."""
 
 
 def fetch_url(url: str, folder: Path, *, largest: int = _LARGEST, patience: float = _PATIENCE) -> Path:
     """Write what an http or https address holds into a folder, under the last part of its path, and return where.
 
-    Of an address that leads on to another, the last one counts.
+    Redirections are followed, and the last address counts.
     Raises DataError, in one line, where there is no such file or no network, for more than `largest` bytes, and where
     nothing comes for `patience` seconds or not all of it in ten minutes.
     """
     try:
-        with open_url(url, patience) as response:
+        with _open_url(url, patience) as response:
             path = folder / _name_file(response.url, response.headers)
             declared = response.headers.get("Content-Length", "")
             if declared.isdecimal():
-                check_length(url, int(declared), largest)
+                _check_length(url, int(declared), largest)
             begun, count = time.monotonic(), 0
             with path.open("xb") as file:
                 while chunk := response.read1(_CHUNK):
                     count += len(chunk)
-                    check_length(url, count, largest)
+                    _check_length(url, count, largest)
                     if time.monotonic() - begun > _LONGEST:
                         raise DataError(f"{url}: wanted all of it in {_LONGEST:g} seconds, found {count:,} bytes")
                     file.write(chunk)
@@ -67,7 +67,7 @@ def fetch_url(url: str, folder: Path, *, largest: int = _LARGEST, patience: floa
         raise DataError(f"{url}: cannot be fetched: {said}") from error
 
 
-def open_url(url: str, patience: float) -> HTTPResponse:
+def _open_url(url: str, patience: float) -> HTTPResponse:
     """Ask for an address. Redirections lead to http and https alone, never to files of this machine."""
     opener = urllib.request.OpenerDirector()
     for handler in (
@@ -84,7 +84,7 @@ def open_url(url: str, patience: float) -> HTTPResponse:
     return cast("HTTPResponse", opener.open(request, timeout=patience))
 
 
-def check_length(url: str, count: int, largest: int) -> None:
+def _check_length(url: str, count: int, largest: int) -> None:
     """Raise DataError for a file that is larger than wanted."""
     if count > largest:
         raise DataError(

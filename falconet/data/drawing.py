@@ -16,7 +16,7 @@ from jaxtyping import Float32, Float64, UInt
 
 from falconet.data.images import to_bytes
 from falconet.escaping import escape_character
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 from falconet.storage import write_bytes
 
 if TYPE_CHECKING:
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#f0e442")
-"""The palette of Okabe and Ito, told apart by the color-blind too."""
+"""The palette of Okabe and Ito, which the color-blind can tell apart too."""
 
 FRAME = "#b0b0b0"
 DPI = 130
-PIXELS = 256
-"""Longest side of a picture on a sheet."""
+_PIXELS = 256
+"""Longest side in pixels of a picture on a sheet."""
 _POINTS = 2000
-"""Of a curve; longer ones are drawn as their lowest and highest values."""
+"""Most points of a curve; longer ones are drawn as their lowest and highest values."""
 _TEXT_COLUMNS, _TEXT_LINES = 26, 10
-"""Of a text that is drawn."""
+"""Most characters in a line, and most lines, of a text that is drawn."""
 
 
-def draw_sample(axes: Axes, sample: Any, kind: Kind) -> None:
+def draw_sample(axes: Axes, sample: Any, kind: ModalityName) -> None:
     """Draw a small picture of one sample, without numbers on its axes."""
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(color=FRAME, linewidth=0.6)
-    DRAWERS[kind](axes, sample)
+    _DRAWERS[kind](axes, sample)
 
 
 def draw_nothing(axes: Axes, reason: str) -> None:
@@ -57,8 +57,8 @@ def draw_image(axes: Axes, image: UInt[np.ndarray, "height width channels"]) -> 
 
     shown = to_bytes(image)
     picture = Image.fromarray(shown[..., 0] if shown.shape[2] == 1 else shown)
-    picture.thumbnail((PIXELS, PIXELS))
-    small = max(image.shape[:2]) <= PIXELS // 4
+    picture.thumbnail((_PIXELS, _PIXELS))
+    small = max(image.shape[:2]) <= _PIXELS // 4
     axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest" if small else "antialiased")
 
 
@@ -70,7 +70,7 @@ def draw_series(axes: Axes, series: Float32[np.ndarray, "channels steps"], rate:
     axes.margins(x=0.02, y=0.08)
 
 
-def draw_text(axes: Axes, text: str) -> None:
+def _draw_text(axes: Axes, text: str) -> None:
     """Write the beginning of a text."""
     axes.set_facecolor("white")
     lines = _wrap(clean(" ".join(text[:2000].split())), _TEXT_COLUMNS)
@@ -82,7 +82,7 @@ def draw_text(axes: Axes, text: str) -> None:
     )  # fmt: skip
 
 
-def draw_any_series(axes: Axes, series: Float32[np.ndarray, "channels steps"]) -> None:
+def _draw_any_series(axes: Axes, series: Float32[np.ndarray, "channels steps"]) -> None:
     """Draw a series, or say that it has no values."""
     if np.isnan(series).all():
         draw_nothing(axes, "no values")
@@ -90,16 +90,16 @@ def draw_any_series(axes: Axes, series: Float32[np.ndarray, "channels steps"]) -
         draw_series(axes, series)
 
 
-def draw_any_text(axes: Axes, text: str) -> None:
+def _draw_any_text(axes: Axes, text: str) -> None:
     """Write a text, or say that it is empty."""
     if text.strip():
-        draw_text(axes, text)
+        _draw_text(axes, text)
     else:
         draw_nothing(axes, "empty")
 
 
-DRAWERS: Mapping[Kind, Callable[[Axes, Any], None]] = MappingProxyType(
-    {"image": draw_image, "series": draw_any_series, "text": draw_any_text}
+_DRAWERS: Mapping[ModalityName, Callable[[Axes, Any], None]] = MappingProxyType(
+    {"image": draw_image, "series": _draw_any_series, "text": _draw_any_text}
 )
 
 
@@ -114,20 +114,20 @@ def label_powers(axis: Axis) -> None:
         """Labels the ticks that matplotlib would, which are those with a text."""
 
         def __call__(self, x: float, pos: int | None = None) -> str:
-            return write_power(x) if super().__call__(x, pos) else ""
+            return _write_power(x) if super().__call__(x, pos) else ""
 
     axis.set_major_formatter(Powers())
     axis.set_minor_formatter(Powers())
 
 
-def write_power(value: float) -> str:
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def _write_power(value: float) -> str:
     """Return a number above 0 as a power of ten, times a digit where it is none."""
     digit, _, exponent = f"{value:.0e}".partition("e")
-    power = f"10{str(int(exponent)).translate(SUPERSCRIPTS)}"
+    power = f"10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
     return power if digit == "1" else f"{digit}×{power}"
-
-
-SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def choose_colors(count: int) -> Sequence[Any]:
@@ -162,19 +162,19 @@ def cut(name: str, limit: int) -> str:
 
 def clean(text: str) -> str:
     """Return a text as it can be drawn: a question mark for what is no picture, the number of what no font here has."""
-    return "".join(mark if mark.isprintable() and has_glyph(mark) else name_mark(mark) for mark in text)
+    return "".join(mark if mark.isprintable() and _has_glyph(mark) else _name_mark(mark) for mark in text)
 
 
-def name_mark(mark: str) -> str:
+LACKING: set[str] = set()
+"""Characters that were drawn as their numbers, for want of a font."""
+
+
+def _name_mark(mark: str) -> str:
     """Return what stands for a character that cannot be drawn."""
     if not mark.isprintable():
         return "?"
     LACKING.add(mark)
     return escape_character(mark)
-
-
-LACKING: set[str] = set()
-"""Characters that were drawn as their numbers, for want of a font."""
 
 
 def describe_lacking() -> str:
@@ -209,7 +209,7 @@ def measure(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(mark) in "WF" else 1 for mark in text)
 
 
-def has_glyph(mark: str) -> bool:
+def _has_glyph(mark: str) -> bool:
     """Whether an installed font has a picture of a character."""
     return mark.isascii() or find_font(mark) is not None
 

@@ -36,19 +36,19 @@ _BANDS = 4
 """Parts of 16 bits. Two hashes that differ in at most three bits have at least one part in common."""
 
 WINDOW = 16
-"""Hashes that one is compared with in each band, so that a band shared by very many costs no more than linear time."""
+"""Most hashes that one is compared with in each band, so that a band common to very many takes linear time."""
 
-MAX_DISTANCE = 0.04
-"""Root mean square of the difference of two thumbnails, in 0..1."""
+_MAX_DISTANCE = 0.04
+"""Largest root mean square of the difference of two thumbnails, in 0..1."""
 
-MAX_DETAIL = 0.02
-"""The same without a difference in brightness; no two of the embedded digits come nearer than 0.028."""
+_MAX_DETAIL = 0.02
+"""Largest std of the difference of two thumbnails, in 0..1; no two of the embedded digits come nearer than 0.028."""
 
-MAX_FRACTION = 0.15
-"""The same as a fraction of the contrast, so that pale images are not all alike."""
+_MAX_FRACTION = 0.15
+"""Largest std of the difference as a fraction of the contrast, so that pale images are not all alike."""
 
-MIN_LEVELS = 8
-"""Different values that a series must have, since short or coarse ones are equal by chance."""
+_MIN_LEVELS = 8
+"""Fewest different values of a series that is compared, since short or coarse ones are equal by chance."""
 
 
 def shrink(image: UInt[np.ndarray, "height width channels"]) -> UInt8[np.ndarray, "32 32 3"]:
@@ -73,7 +73,7 @@ def make_thumbnails(copies: UInt8[np.ndarray, "images 32 32 3"]) -> UInt8[np.nda
 
 def hash_copies(copies: UInt8[np.ndarray, "images 32 32 3"]) -> UInt64[np.ndarray, " images"]:
     """Return the perceptual hash of copies that `shrink` made."""
-    basis, rows, columns = make_basis()
+    basis, rows, columns = _make_basis()
     gray = copies.reshape(-1, 3).astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
     across = (gray.reshape(-1, SIDE) @ basis.T).reshape(-1, SIDE, len(basis))
     waves = (basis @ across)[:, rows, columns]
@@ -84,7 +84,7 @@ def hash_copies(copies: UInt8[np.ndarray, "images 32 32 3"]) -> UInt64[np.ndarra
 
 
 @cache
-def make_basis() -> tuple[Float32[np.ndarray, "waves 32"], Int64[np.ndarray, " 64"], Int64[np.ndarray, " 64"]]:
+def _make_basis() -> tuple[Float32[np.ndarray, "waves 32"], Int64[np.ndarray, " 64"], Int64[np.ndarray, " 64"]]:
     """Return the cosines of a DCT-II, and the 64 lowest frequencies by row and column, without the mean.
 
     They are dealt out to the bands in turn: the highest are often all zero, and a band of these alone would be shared
@@ -116,13 +116,13 @@ def find_close(hashes: UInt64[np.ndarray, " samples"]) -> Int64[np.ndarray, "pai
     All of them, unless more than WINDOW + 1 hashes have a band in common. Those are sorted, and each is compared with
     the WINDOW that follow it: equal ones stay neighbors, so that a large family is still connected, pair by pair.
     """
-    found = np.concatenate([find_close_in_band(hashes, np.uint64(16 * band)) for band in range(_BANDS)])
+    found = np.concatenate([_find_close_in_band(hashes, np.uint64(16 * band)) for band in range(_BANDS)])
     found.sort()
     found = found[np.flatnonzero(np.diff(found, prepend=-1))]
     return np.stack(np.divmod(found, max(len(hashes), 1)), axis=1)
 
 
-def find_close_in_band(hashes: UInt64[np.ndarray, " samples"], shift: np.uint64) -> Int64[np.ndarray, " pairs"]:
+def _find_close_in_band(hashes: UInt64[np.ndarray, " samples"], shift: np.uint64) -> Int64[np.ndarray, " pairs"]:
     """Return `first * samples + second` of close pairs with 16 bits in common, those that are `shift` from the top."""
     turned = (hashes << shift) | (hashes >> (np.uint64(64) - shift)) if shift else hashes
     order = np.argsort(turned, kind="stable")
@@ -164,8 +164,8 @@ def _compare(
         mean_square = np.einsum("ij,ij->i", difference, difference) / flat.shape[1]
         distances[rows] = np.sqrt(mean_square)
         details[rows] = np.sqrt(np.maximum(mean_square - difference.mean(axis=1) ** 2, 0))
-    alike = (distances <= MAX_DISTANCE) & (details <= MAX_DETAIL)
-    alike &= details < MAX_FRACTION * contrasts[pairs].min(axis=1)
+    alike = (distances <= _MAX_DISTANCE) & (details <= _MAX_DETAIL)
+    alike &= details < _MAX_FRACTION * contrasts[pairs].min(axis=1)
     return distances, alike
 
 
@@ -216,13 +216,13 @@ def find_equal(keys: UInt64[np.ndarray, " samples"]) -> Int64[np.ndarray, "pairs
 
 def hash_text(text: str) -> int:
     """Return 64 bits of a text without case, punctuation and spaces; 0 where nothing remains."""
-    plain = unicodedata.normalize("NFKC", text).casefold().translate(list_punctuation())
+    plain = unicodedata.normalize("NFKC", text).casefold().translate(_list_punctuation())
     letters = "".join(plain.split())
     return hash_bytes(letters.encode("utf-8", "surrogatepass")) if letters else 0
 
 
 @cache
-def list_punctuation() -> dict[int, None]:
+def _list_punctuation() -> dict[int, None]:
     """Return every sign of punctuation that Unicode knows; there is none above the second plane."""
     return {code: None for code in range(0x20000) if unicodedata.category(chr(code)).startswith("P")}
 
@@ -230,11 +230,11 @@ def list_punctuation() -> dict[int, None]:
 def hash_series(series: Float32[np.ndarray, "channels steps"]) -> int:
     """Return 64 bits of a series without offset and scale of each channel, to two decimals of its std.
 
-    So a copy in other units is found. 0 for a series of fewer than MIN_LEVELS different values among a thousand.
+    So a copy in other units is found. 0 for a series of fewer than 8 different values among a thousand.
     """
     seen = ~np.isnan(series)
     present = series[seen]
-    if len(np.unique(present[:: max(1, len(present) // 1000)])) < MIN_LEVELS:
+    if len(np.unique(present[:: max(1, len(present) // 1000)])) < _MIN_LEVELS:
         return 0
     wide = np.where(seen, series, 0).astype(np.float64)
     count = np.maximum(seen.sum(axis=1, keepdims=True), 1)

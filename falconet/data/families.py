@@ -1,4 +1,4 @@
-"""Families of equal and nearly equal samples, which splits must not tear apart. Importing this imports no torch.
+"""Clusters of equal and nearly equal samples, which splits must not tear apart. Importing this imports no torch.
 
 A photograph and its smaller copy, a text and the same one in capitals, a recording in other units: what a model learned
 from one it knows of the other. They are found as `falconet data` finds near duplicates. What was found is kept among
@@ -25,27 +25,27 @@ from falconet.errors import StorageError
 from falconet.storage import cache_folder, write_bytes
 
 MAX_SAMPLES = 50_000
-"""Of a source in which near duplicates are looked for; so many small ones in memory took 2 (texts) to 13 seconds
-(series) of a processor's time on a busy machine, images 8, small JPEG files, which must be decoded, 38."""
+"""Most samples of a source in which near duplicates are looked for. So many small ones in memory took 2 (texts) to 13
+seconds (series) of CPU time on a busy machine, images 8, small JPEG files, which must be decoded, 38."""
 _MAX_VALUES = 1 << 34
-"""Pixels, steps or characters of all its samples, as the median has them: some minutes of decoding photographs."""
-RULE = 1
-"""Part of each file's name: raised when the same samples would give other pairs."""
+"""Most pixels, steps or characters of such a source, samples times median size: minutes of decoding photographs."""
+_RULE = 1
+"""Version in each file's name, raised when the same samples would give other pairs."""
 _FEW = 256
-"""So few samples are looked through again rather than kept."""
-SUM_BYTES = 16
+"""Most samples whose pairs are not cached but found again."""
+_SUM_BYTES = 16
 _UNUSED_DAYS = 30
-"""A file so old is removed when another one is made."""
+"""Days after which a cached file is removed, when another one is made."""
 
 
 @dataclass(frozen=True, eq=False)
-class Families:
-    """The different contents of a source, and which of them nearly equal each other."""
+class DuplicateClusters:
+    """The distinct contents of a source, and the pairs of nearly equal ones."""
 
     contents: UInt64[np.ndarray, " contents"]
-    """Hashes, ascending."""
+    """Hashes of the distinct contents, ascending."""
     pairs: Int64[np.ndarray, "pairs 2"]
-    """Positions of nearly equal ones; of a family of m contents, m - 1 pairs that connect it."""
+    """Positions of nearly equal contents; m - 1 pairs connect a cluster of m contents."""
     complete: bool = True
     """Whether near duplicates were looked for: not in sources beyond MAX_SAMPLES or _MAX_VALUES."""
 
@@ -55,25 +55,25 @@ class Families:
         return names[np.searchsorted(self.contents, hashes)]
 
 
-def find_equal_samples(dataset: Dataset) -> Families:
+def find_equal_samples(dataset: Dataset) -> DuplicateClusters:
     """Return the families of equal samples alone. Nothing is decoded."""
     contents = np.unique(np.concatenate([split.hashes for split in dataset.splits.values()]))
-    return Families(contents, np.empty((0, 2), dtype=np.int64))
+    return DuplicateClusters(contents, np.empty((0, 2), dtype=np.int64))
 
 
-def find_families(dataset: Dataset) -> Families:
+def find_duplicate_clusters(dataset: Dataset) -> DuplicateClusters:
     """Return the families among all samples of a source; which ones follows from the samples' content alone."""
     equal = find_equal_samples(dataset)
     contents, count = equal.contents, sum(map(len, dataset.splits.values()))
     if count > MAX_SAMPLES or count * math.prod(dataset.size) > _MAX_VALUES:
         return replace(equal, complete=False)
     path = cache_folder() / f"{_make_key(dataset, contents)}.pairs"
-    pairs = load_pairs(path, len(contents)) if count > _FEW else None
+    pairs = _load_pairs(path, len(contents)) if count > _FEW else None
     if pairs is None:
         pairs = _find_pairs(dataset, contents)
         if count > _FEW:
-            save_pairs(path, pairs)
-    return Families(contents, pairs)
+            _save_pairs(path, pairs)
+    return DuplicateClusters(contents, pairs)
 
 
 def _find_pairs(dataset: Dataset, contents: UInt64[np.ndarray, " contents"]) -> Int64[np.ndarray, "pairs 2"]:
@@ -85,10 +85,10 @@ def _find_pairs(dataset: Dataset, contents: UInt64[np.ndarray, " contents"]) -> 
 
 
 CAUTION = "caution: "
-"""What a note begins with that says why figures flatter; reports show it first."""
+"""Beginning of a note that says why metrics are too optimistic; reports show such notes first."""
 
 
-def describe_crossing(dataset: Dataset, families: Families) -> tuple[str, ...]:
+def describe_crossing(dataset: Dataset, families: DuplicateClusters) -> tuple[str, ...]:
     """Return what there is to say of equal and nearly equal samples across splits of the source's own.
 
     Nothing where there are none. In a source that is too large to look for near duplicates, that is said too.
@@ -122,21 +122,21 @@ def _make_key(dataset: Dataset, contents: UInt64[np.ndarray, " contents"]) -> st
     """Return 32 hexadecimal digits for contents and all by which they are decoded."""
     import PIL
 
-    settings = [RULE, dataset.kind, dataset.value_range, dataset.rate, PIL.__version__]
+    settings = [_RULE, dataset.kind, dataset.value_range, dataset.rate, PIL.__version__]
     return hashlib.blake2b(json.dumps(settings).encode() + contents.tobytes(), digest_size=16).hexdigest()
 
 
-def load_pairs(path: Path, count: int) -> Int64[np.ndarray, "pairs 2"] | None:
+def _load_pairs(path: Path, count: int) -> Int64[np.ndarray, "pairs 2"] | None:
     """Return the pairs among `count` contents in a file; None where there is no whole one."""
     with suppress(OSError):
         content = path.read_bytes()
-        if checksum(content[SUM_BYTES:]) == content[:SUM_BYTES] and len(content) % 16 == 0:
-            pairs = np.frombuffer(content[SUM_BYTES:], dtype="<i8").reshape(-1, 2).astype(np.int64)
+        if checksum(content[_SUM_BYTES:]) == content[:_SUM_BYTES] and len(content) % 16 == 0:
+            pairs = np.frombuffer(content[_SUM_BYTES:], dtype="<i8").reshape(-1, 2).astype(np.int64)
             return pairs if pairs.min(initial=0) >= 0 and pairs.max(initial=-1) < count else None
     return None
 
 
-def save_pairs(path: Path, pairs: Int64[np.ndarray, "pairs 2"]) -> None:
+def _save_pairs(path: Path, pairs: Int64[np.ndarray, "pairs 2"]) -> None:
     """Keep pairs in a file, and remove old files; where there is no room for it, they will be looked for again."""
     content = pairs.astype("<i8").tobytes()
     with suppress(OSError, StorageError):
@@ -149,5 +149,5 @@ def save_pairs(path: Path, pairs: Int64[np.ndarray, "pairs 2"]) -> None:
 
 
 def checksum(content: bytes) -> bytes:
-    """Return SUM_BYTES bytes of BLAKE2b."""
-    return hashlib.blake2b(content, digest_size=SUM_BYTES).digest()
+    """Return the BLAKE2b hash of a file's content."""
+    return hashlib.blake2b(content, digest_size=_SUM_BYTES).digest()

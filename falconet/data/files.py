@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from falconet.data.adapters import ADAPTERS, FileFacts, SampleLayout
+from falconet.data.adapters import ADAPTERS, FileInfo, SampleFormat
 from falconet.data.dataset import (
     Dataset,
     Samples,
@@ -27,7 +27,7 @@ from falconet.data.images import PIXEL_LIMIT, ValueRange, find_extremes, read_co
 from falconet.data.splits import DataConfig
 from falconet.errors import DataError
 from falconet.modalities import EXTENSIONS, MODALITIES
-from falconet.spec import InputSpec, Kind
+from falconet.spec import InputSpec, ModalityName
 
 SPLIT_FOLDERS = {
     "train": "train",
@@ -39,9 +39,9 @@ SPLIT_FOLDERS = {
     "test": "test",
     "testing": "test",
 }
-UNLABELED_WORDS = frozenset({"pred", "predict", "prediction", "unlabeled", "unlabelled", "unsup"})
-"""In names of folders that hold samples without classes."""
-SYSTEM_NAMES = frozenset(
+_UNLABELED_WORDS = frozenset({"pred", "predict", "prediction", "unlabeled", "unlabelled", "unsup"})
+"""Words in the names of folders that hold samples without classes."""
+_SYSTEM_NAMES = frozenset(
     {
         *("__MACOSX", "__pycache__", ".DS_Store", ".AppleDouble", ".Spotlight-V100", ".Trashes", ".fseventsd"),
         *("$RECYCLE.BIN", "System Volume Information", "Thumbs.db", "desktop.ini", "lost+found", "@eaDir"),
@@ -51,8 +51,8 @@ SYSTEM_NAMES = frozenset(
 )
 """Files and folders that systems and tools leave anywhere: passed over without a word."""
 _DEPTH_LIMIT = 64
-"""Folders within folders that are looked into."""
-REMEDIES: Mapping[str, str] = MappingProxyType(
+"""Most levels of nested folders that are searched."""
+_REMEDIES: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(
             (".avif", ".jxl", ".jp2", ".psd", ".svg", ".eps", ".dng", ".cr2", ".nef", ".arw"),
@@ -63,7 +63,7 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
         **dict.fromkeys((".zip", ".tar", ".tgz", ".gz", ".7z", ".rar"), "unpack them"),
     }
 )
-"""What to do about files that are often meant as samples and are not read, by extension."""
+"""Advice about files that are often meant as samples but are not read, by extension."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +71,13 @@ class ListedFile:
     """A file that should hold one sample."""
 
     path: str
-    """Relative to the source's root, with slashes; absolute where a link or a table leads outside."""
+    """Path relative to the source's root, with slashes; absolute where a link or a table leads outside."""
     split: str
     label: str
     group: int | None = None
-    """64 bits of what must stay on one side of a split."""
+    """64-bit hash of the group, which splits keep together; None: no group."""
     extras: Mapping[str, str] = field(default_factory=dict)
-    """Cells of further columns of its row, by name."""
+    """Cells of the further columns of the file's row, by column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,22 +86,22 @@ class ReadFile:
 
     listed: ListedFile
     hash: int = 0
-    """64 bits of its content."""
-    facts: FileFacts = field(default_factory=FileFacts)
+    """64-bit hash of the content."""
+    facts: FileInfo = field(default_factory=FileInfo)
     reason: str = ""
-    """Why it cannot be used; empty where it can."""
+    """Why the file cannot be used; empty where it can."""
 
 
 @dataclass
 class Listing:
-    """What lies below a folder."""
+    """The files below a folder."""
 
     files: list[str] = field(default_factory=list)
     """Visible files, relative to the root."""
     refused: list[Unreadable] = field(default_factory=list)
-    """Links that lead outside or nowhere, pipes and devices, folders that are too deep or not open to the user."""
+    """Links that lead outside or nowhere, pipes and devices, folders nested too deep or not readable."""
     hidden: list[str] = field(default_factory=list)
-    """Files and folders that are passed over since their names begin with a point."""
+    """Files and folders that are ignored since their names begin with a dot."""
 
 
 def open_files(paths: Sequence[str], spec: InputSpec) -> Samples:
@@ -109,9 +109,9 @@ def open_files(paths: Sequence[str], spec: InputSpec) -> Samples:
     return ADAPTERS[spec.kind].open_files(paths, spec)
 
 
-def fit_recordings(samples: Samples, spec: InputSpec) -> Samples:
-    """Return samples as the model reads them, whatever their source: recordings at its rate, pictures in its range."""
-    return ADAPTERS[spec.kind].fit_samples(samples, spec)
+def adapt_samples(samples: Samples, spec: InputSpec) -> Samples:
+    """Return samples as the model reads them, whatever their source: recordings at its rate, images in its range."""
+    return ADAPTERS[spec.kind].adapt_samples(samples, spec)
 
 
 def read_folder(root: Path, config: DataConfig) -> Dataset:
@@ -120,13 +120,13 @@ def read_folder(root: Path, config: DataConfig) -> Dataset:
     The kind of the samples is that of most files, where `config.kind` does not say. Raises DataError for a folder
     without samples.
     """
-    folders, unlabeled = find_class_folders(root)
-    folders, twins = part_twins(root, folders)
+    folders, unlabeled = _find_class_folders(root)
+    folders, twins = _part_twins(root, folders)
     classes = {name: frozenset(folder.resolve() for split, folder in folders if split == name) for name, _ in folders}
     found = {folder: walk(root, folder, config.follow, classes[split]) for split, folder in folders}
     kind = config.kind or guess_kind([file for listing in found.values() for file in listing.files])
     files = [
-        ListedFile(path, split, to_class(folder))
+        ListedFile(path, split, _to_class(folder))
         for split, folder in folders
         for path in found[folder].files
         if suffix_of(path) in MODALITIES[kind].extensions
@@ -134,9 +134,9 @@ def read_folder(root: Path, config: DataConfig) -> Dataset:
     refused = [*twins, *(item for listing in found.values() for item in listing.refused)]
     if not files:
         hint = f" ({refused[0].file} {refused[0].reason})" if refused else ""
-        raise DataError(describe_empty(root, kind, config.follow) + hint)
-    ignored = count_left_out(root, walk(root, root, config.follow), [file.path for file in files], unlabeled)
-    labels = sort_classes({to_class(folder) for _, folder in folders})
+        raise DataError(_describe_empty(root, kind, config.follow) + hint)
+    ignored = _count_left_out(root, walk(root, root, config.follow), [file.path for file in files], unlabeled)
+    labels = sort_classes({_to_class(folder) for _, folder in folders})
     dataset = read_files(
         root,
         kind,
@@ -151,13 +151,13 @@ def read_folder(root: Path, config: DataConfig) -> Dataset:
     filled = {file.label for file in files if file.split == "train"}
     others: dict[str, list[str]] = {}
     for split, folder in folders:
-        if split == "train" and to_class(folder) not in filled:
-            others.setdefault(to_class(folder), []).extend(found[folder].files)
+        if split == "train" and _to_class(folder) not in filled:
+            others.setdefault(_to_class(folder), []).extend(found[folder].files)
     instead = {name: describe_ignored(count_ignored(paths, set())) for name, paths in others.items() if paths}
-    return replace(dataset, instead=instead)
+    return replace(dataset, empty_class_contents=instead)
 
 
-def part_twins(root: Path, folders: Sequence[tuple[str, Path]]) -> tuple[list[tuple[str, Path]], list[Unreadable]]:
+def _part_twins(root: Path, folders: Sequence[tuple[str, Path]]) -> tuple[list[tuple[str, Path]], list[Unreadable]]:
     """Return the class folders, and those left out since they are links to other classes of the same split."""
     own = {(split, folder.resolve()): folder for split, folder in folders if not folder.is_symlink()}
     twins = [(split, folder) for split, folder in folders if own.get((split, folder.resolve()), folder) != folder]
@@ -168,7 +168,7 @@ def part_twins(root: Path, folders: Sequence[tuple[str, Path]]) -> tuple[list[tu
     return [item for item in folders if item not in twins], refused
 
 
-def count_left_out(root: Path, listing: Listing, used: Sequence[str], unlabeled: Sequence[Path]) -> dict[str, int]:
+def _count_left_out(root: Path, listing: Listing, used: Sequence[str], unlabeled: Sequence[Path]) -> dict[str, int]:
     """Count what is no sample: by extension, by folder where a folder has no classes, and what is hidden."""
     prefixes = {f"{folder.relative_to(root).as_posix()}/": folder.name for folder in unlabeled}
     outside = Counter(name for path in listing.files for prefix, name in prefixes.items() if path.startswith(prefix))
@@ -181,7 +181,7 @@ def count_left_out(root: Path, listing: Listing, used: Sequence[str], unlabeled:
 
 def read_files(
     root: Path,
-    kind: Kind,
+    kind: ModalityName,
     files: Sequence[ListedFile],
     *,
     source: str,
@@ -198,16 +198,16 @@ def read_files(
     where they are not given. Raises DataError where not one file of a split can be used.
     """
     # One after the other: headers take mostly Python, of which threads would only get into each other's way.
-    read = refuse_odd_channels([_read_file(root, file, kind, max_pixels) for file in files], kind)
+    read = _refuse_odd_channels([_read_file(root, file, kind, max_pixels) for file in files], kind)
     splits = list(dict.fromkeys(file.split for file in files))
     _check_readable(source, kind, splits, read)
     usable = [file for file in read if not file.reason]
     classes = classes or sort_classes({file.label for file in files})
     rates = Counter(file.facts.rate for file in usable if file.facts.rate)
     rate = rates.most_common(1)[0][0] if rates else None
-    channels = find_channels(usable, kind)
+    channels = _find_channels(usable, kind)
     value_range = _find_value_range(root, usable, value_range)
-    make = _make_samples(root, kind, SampleLayout(channels, rate, value_range))
+    make = _make_samples(root, kind, SampleFormat(channels, rate, value_range))
     return Dataset(
         source=source,
         classes=classes,
@@ -225,7 +225,7 @@ def read_files(
     )
 
 
-def _read_file(root: Path, listed: ListedFile, kind: Kind, max_pixels: int) -> ReadFile:
+def _read_file(root: Path, listed: ListedFile, kind: ModalityName, max_pixels: int) -> ReadFile:
     """Read one file as far as its header."""
     try:
         content = read_content(root / listed.path)
@@ -234,23 +234,23 @@ def _read_file(root: Path, listed: ListedFile, kind: Kind, max_pixels: int) -> R
         return ReadFile(listed, reason=str(error))
 
 
-def refuse_odd_channels(files: Sequence[ReadFile], kind: Kind) -> list[ReadFile]:
+def _refuse_odd_channels(files: Sequence[ReadFile], kind: ModalityName) -> list[ReadFile]:
     """Return files, those unusable whose channels do not go with those of most."""
     readable = [file for file in files if not file.reason]
     if not readable:
         return list(files)
-    usual = find_channels(readable, kind)
+    usual = _find_channels(readable, kind)
     refuse = ADAPTERS[kind].refuse_channels
     return [file if file.reason else replace(file, reason=refuse(file.facts.channels, usual)) for file in files]
 
 
-def find_channels(files: Sequence[ReadFile], kind: Kind) -> int:
+def _find_channels(files: Sequence[ReadFile], kind: ModalityName) -> int:
     """Return the channels of a data set."""
     return ADAPTERS[kind].choose_channels(Counter(file.facts.channels for file in files))
 
 
 def _find_value_range(root: Path, files: Sequence[ReadFile], asked: ValueRange | None) -> ValueRange | None:
-    """Return black and white of the deep pictures, as asked for or by those for training; None without such."""
+    """Return black and white of the high-bit-depth images, as set or by those for training; None without such."""
     deep = [file.listed for file in files if file.facts.deep]
     if asked is not None:
         return asked if deep else None
@@ -259,7 +259,7 @@ def _find_value_range(root: Path, files: Sequence[ReadFile], asked: ValueRange |
     return None if found is None else found.choose_range()
 
 
-def _make_samples(root: Path, kind: Kind, layout: SampleLayout) -> Callable[[Sequence[ReadFile]], Samples]:
+def _make_samples(root: Path, kind: ModalityName, layout: SampleFormat) -> Callable[[Sequence[ReadFile]], Samples]:
     """Return the function that makes samples of files of one kind."""
 
     def make(files: Sequence[ReadFile]) -> Samples:
@@ -283,7 +283,7 @@ def _to_split(
     return Split(make(files), labels, hashes, together, extras)
 
 
-def _check_readable(source: str, kind: Kind, splits: Iterable[str], files: Sequence[ReadFile]) -> None:
+def _check_readable(source: str, kind: ModalityName, splits: Iterable[str], files: Sequence[ReadFile]) -> None:
     """Raise DataError where no file can be used, or none of one split."""
     if all(file.reason for file in files):
         first = files[0]
@@ -296,7 +296,7 @@ def _check_readable(source: str, kind: Kind, splits: Iterable[str], files: Seque
             )
 
 
-def find_class_folders(root: Path) -> tuple[list[tuple[str, Path]], list[Path]]:
+def _find_class_folders(root: Path) -> tuple[list[tuple[str, Path]], list[Path]]:
     """Return (split, class folder) for each class, and the folders of a split, or of none, that have no classes.
 
     Everything is "train" where the folder knows no splits. A folder that holds nothing but one other is passed through.
@@ -304,8 +304,8 @@ def find_class_folders(root: Path) -> tuple[list[tuple[str, Path]], list[Path]]:
     """
     root = _unwrap(root)
     folders = list_folders(root)
-    strict = group_splits({folder: SPLIT_FOLDERS.get(folder.name.lower()) for folder in folders})
-    loose = group_splits({folder: find_split_word(folder.name) for folder in folders})
+    strict = _group_splits({folder: SPLIT_FOLDERS.get(folder.name.lower()) for folder in folders})
+    loose = _group_splits({folder: _find_split_word(folder.name) for folder in folders})
     for layers in (strict, loose):
         # A class may be called "train" too; then it holds images, not class folders.
         labeled = {split: [folder for folder in layers[split] if _list_classes(folder)] for split in layers}
@@ -317,9 +317,9 @@ def find_class_folders(root: Path) -> tuple[list[tuple[str, Path]], list[Path]]:
                 raise DataError(f"{root}: wanted one folder for {split}, found {found[0].name} and {found[1].name}")
         if "train" in splits or (splits and len(splits) == len(folders)):
             used = [found[0] for found in splits.values()]
-            rest = [folder for folder in folders if folder not in used and is_split_like(folder.name)]
+            rest = [folder for folder in folders if folder not in used and _is_split_like(folder.name)]
             return [(split, folder) for split in splits for folder in _list_classes(splits[split][0])], rest
-    if len(loose) > 1 and "train" in loose and all(is_split_like(folder.name) for folder in folders):
+    if len(loose) > 1 and "train" in loose and all(_is_split_like(folder.name) for folder in folders):
         raise DataError(
             f"{root}: wanted a subfolder for each class in every split, such as train/CLASS/1.png, or a table "
             "train/metadata.csv with the columns file_name and label, found files without classes in "
@@ -332,7 +332,7 @@ def _unwrap(root: Path) -> Path:
     """Return the folder itself, or the one within that is all it holds and holds folders alone."""
     for _ in range(_DEPTH_LIMIT):
         folders = list_folders(root)
-        if len(folders) != 1 or is_split_like(folders[0].name) or not list_folders(folders[0]):
+        if len(folders) != 1 or _is_split_like(folders[0].name) or not list_folders(folders[0]):
             break
         if _holds_samples(root) or _holds_samples(folders[0]):
             break
@@ -344,7 +344,7 @@ def _list_classes(layer: Path) -> list[Path]:
     """Return the class folders of a split, also where its folder holds another one of such a name."""
     for _ in range(_DEPTH_LIMIT):
         folders = list_folders(layer)
-        if len(folders) != 1 or not (folders[0].name == layer.name or is_split_like(folders[0].name)):
+        if len(folders) != 1 or not (folders[0].name == layer.name or _is_split_like(folders[0].name)):
             return folders
         if _holds_samples(folders[0]):
             return []  # It holds what its own split should hold in classes.
@@ -352,7 +352,7 @@ def _list_classes(layer: Path) -> list[Path]:
     return []
 
 
-def group_splits(words: Mapping[Path, str | None]) -> dict[str, list[Path]]:
+def _group_splits(words: Mapping[Path, str | None]) -> dict[str, list[Path]]:
     """Return the folders of each split, in order."""
     groups: dict[str, list[Path]] = {}
     for folder, split in words.items():
@@ -361,27 +361,27 @@ def group_splits(words: Mapping[Path, str | None]) -> dict[str, list[Path]]:
     return groups
 
 
-def list_words(name: str) -> list[str]:
+def _list_words(name: str) -> list[str]:
     """Return the words of which a name is made, in lower case: seg and train of `seg_train1` and `SegTrain`."""
     return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)]
 
 
-def find_split_word(name: str) -> str | None:
+def _find_split_word(name: str) -> str | None:
     """Return the one split of which a name speaks."""
-    found = {SPLIT_FOLDERS[word] for word in list_words(name) if word in SPLIT_FOLDERS}
+    found = {SPLIT_FOLDERS[word] for word in _list_words(name) if word in SPLIT_FOLDERS}
     return found.pop() if len(found) == 1 else None
 
 
-def is_split_like(name: str) -> bool:
+def _is_split_like(name: str) -> bool:
     """Tell whether a name is that of a split, or says that there are no classes."""
-    return find_split_word(name) is not None or not UNLABELED_WORDS.isdisjoint(list_words(name))
+    return _find_split_word(name) is not None or not _UNLABELED_WORDS.isdisjoint(_list_words(name))
 
 
 def list_folders(folder: Path) -> list[Path]:
     """Return the subfolders, sorted; of hidden ones those that hold samples, since a class may be called `.NET`."""
     try:
         with os.scandir(folder) as entries:
-            found = [Path(entry.path) for entry in entries if entry.is_dir() and is_user(entry.name)]
+            found = [Path(entry.path) for entry in entries if entry.is_dir() and _is_user(entry.name)]
     except OSError:  # Gone, or not open to the user: `walk` says so.
         return []
     return sorted(path for path in found if not path.name.startswith((".", "__")) or _holds_samples(path))
@@ -397,20 +397,23 @@ def _holds_samples(folder: Path) -> bool:
         return False
 
 
-def to_class(folder: Path) -> str:
+def _to_class(folder: Path) -> str:
     """Return the class that a folder holds."""
     name = to_text(folder.name)
     return normalize_label(name) or name
 
 
-def is_user(name: str) -> bool:
+def _is_user(name: str) -> bool:
     """Whether a file or folder is a user's, not a system's."""
-    return name not in SYSTEM_NAMES and not name.startswith("._")
+    return name not in _SYSTEM_NAMES and not name.startswith("._")
 
 
 def is_visible(name: str) -> bool:
     """Whether a file is a user's and not hidden."""
-    return is_user(name) and not name.startswith(".")
+    return _is_user(name) and not name.startswith(".")
+
+
+OUTSIDE = "leads out of the source's folder; --follow allows it"
 
 
 def walk(root: Path, folder: Path, follow: bool, classes: frozenset[Path] = frozenset()) -> Listing:
@@ -433,7 +436,7 @@ def walk(root: Path, folder: Path, follow: bool, classes: frozenset[Path] = froz
             return listing
         others = classes - {real}
     except (OSError, RuntimeError) as error:
-        listing.refused.append(Unreadable(name.as_posix(), describe_error(error)))
+        listing.refused.append(Unreadable(name.as_posix(), _describe_error(error)))
         return listing
     links = deque([(folder, name.as_posix(), _DEPTH_LIMIT)])
     while links:  # Those that are found on the way come after all real folders.
@@ -442,9 +445,9 @@ def walk(root: Path, folder: Path, follow: bool, classes: frozenset[Path] = froz
             if others and not others.isdisjoint(((target := path.resolve()), *target.parents)):
                 listing.refused.append(Unreadable(called, "a link to a folder of another class"))
             elif _identify(path.stat()) not in seen:
-                visit(path, called, depth, inside, follow, listing, seen, links)
+                _visit(path, called, depth, inside, follow, listing, seen, links)
         except (OSError, RuntimeError) as error:
-            listing.refused.append(Unreadable(called, describe_error(error)))
+            listing.refused.append(Unreadable(called, _describe_error(error)))
     listing.files.sort()
     return listing
 
@@ -454,7 +457,7 @@ def _identify(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def visit(
+def _visit(
     folder: Path,
     name: str,
     depth: int,
@@ -473,7 +476,7 @@ def visit(
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             path = entry.name if name == "." else f"{name}/{entry.name}"
-            if not is_user(entry.name):
+            if not _is_user(entry.name):
                 continue
             if entry.name.startswith("."):
                 listing.hidden.append(path)
@@ -489,7 +492,7 @@ def visit(
                     elif entry.is_symlink():
                         links.append((Path(entry.path), path, depth - 1))
                     else:
-                        visit(Path(entry.path), path, depth - 1, inside, follow, listing, seen, links)
+                        _visit(Path(entry.path), path, depth - 1, inside, follow, listing, seen, links)
                 elif leads_out:
                     listing.refused.append(Unreadable(path, OUTSIDE))
                 elif entry.is_file():
@@ -498,14 +501,11 @@ def visit(
                     reason = "a link to nothing" if entry.is_symlink() else "not a regular file"
                     listing.refused.append(Unreadable(path, reason))
             except (OSError, RuntimeError) as error:  # No right to read, or a link to itself.
-                listing.refused.append(Unreadable(path, describe_error(error)))
+                listing.refused.append(Unreadable(path, _describe_error(error)))
 
 
-def describe_error(error: OSError | RuntimeError) -> str:
+def _describe_error(error: OSError | RuntimeError) -> str:
     return getattr(error, "strerror", None) or str(error)
-
-
-OUTSIDE = "leads out of the source's folder; --follow allows it"
 
 
 def check_inside(root: Path, path: str, follow: bool) -> str:
@@ -526,7 +526,7 @@ def suffix_of(path: str) -> str:
     return os.path.splitext(path)[1].lower()  # noqa: PTH122 - a Path for each of a million names takes seconds
 
 
-def guess_kind(paths: Iterable[str]) -> Kind:
+def guess_kind(paths: Iterable[str]) -> ModalityName:
     """Return the kind of which there are most files; images where there are none of any."""
     counts = Counter(suffix_of(path) for path in paths)
     return max(MODALITIES, key=lambda kind: sum(counts[suffix] for suffix in MODALITIES[kind].extensions))
@@ -541,12 +541,12 @@ def count_ignored(paths: Iterable[str], used: set[str]) -> dict[str, int]:
 def describe_ignored(ignored: Mapping[str, int]) -> str:
     """Say how many files of which extension are left out, and what to do about those that are often meant."""
     return ", ".join(
-        f"{count:,} {suffix}" + (f" (not read: {REMEDIES[suffix]})" if suffix in REMEDIES else "")
+        f"{count:,} {suffix}" + (f" (not read: {_REMEDIES[suffix]})" if suffix in _REMEDIES else "")
         for suffix, count in ignored.items()
     )
 
 
-def describe_empty(root: Path, kind: Kind, follow: bool) -> str:
+def _describe_empty(root: Path, kind: ModalityName, follow: bool) -> str:
     """Say what was found in a folder that holds no samples in class subfolders."""
     names = MODALITIES[kind].files
     direct = [
@@ -555,7 +555,7 @@ def describe_empty(root: Path, kind: Kind, follow: bool) -> str:
         if "/" not in path and suffix_of(path) in MODALITIES[kind].extensions
     ]
     others = count_ignored(walk(root, root, follow).files, set(direct))
-    known = describe_ignored({suffix: count for suffix, count in others.items() if suffix in REMEDIES})
+    known = describe_ignored({suffix: count for suffix, count in others.items() if suffix in _REMEDIES})
     subfolders = list_folders(root)
     if direct and not subfolders:
         found = f"{len(direct)} {names} directly in it and no subfolders"

@@ -39,16 +39,16 @@ from falconet.data.series import NO_VALUES
 from falconet.data.splits import Columns, DataConfig
 from falconet.errors import ConfigError, DataError, MissingExtraError, PathError, UnknownNameError
 from falconet.schema import parse_yaml
-from falconet.spec import Kind, PixelType
+from falconet.spec import ModalityName, PixelType
 from falconet.storage import read_regular
 
 if TYPE_CHECKING:
     import pyarrow
 
-SAMPLE_ROLES: Mapping[Kind, str] = MappingProxyType({"image": "path", "text": "text", "series": "series"})
+_SAMPLE_ROLES: Mapping[ModalityName, str] = MappingProxyType({"image": "path", "text": "text", "series": "series"})
 """Fields of `Columns` that name the column of samples."""
-ROLE_WORDS = {"path": "images", "text": "texts", "series": "lists of numbers", "label": "class names or whole numbers"}
-"""What the columns of a role hold."""
+_ROLE_WORDS = {"path": "images", "text": "texts", "series": "lists of numbers", "label": "class names or whole numbers"}
+"""Content of the columns of each role, in words."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,15 +56,15 @@ class HubImages:
     """Images of a column that `datasets` keeps on disk, decoded when they are wanted."""
 
     column: pyarrow.ChunkedArray
-    """Structs of `bytes`, an encoded image, or else `path`, a file."""
+    """Structs of `bytes` (an encoded image) and `path` (a file, used where there are no bytes)."""
     rows: Int64[np.ndarray, " samples"]
-    """Where in `column` each sample stands."""
+    """Row of `column` that holds each sample."""
     names: np.ndarray
-    """One string a sample: where it stood in its source, such as `hf:owner/name:train[12]`."""
+    """Name of each sample: its place in the source, such as `hf:owner/name:train[12]`."""
     value_range: ValueRange | None = None
-    """Black and white of deep pictures; see `decode_image`."""
+    """Black and white of high-bit-depth images; see `decode_image`."""
     dtype: PixelType = "uint8"
-    """Of deep pictures."""
+    """Type of high-bit-depth images."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -100,32 +100,32 @@ class HubImages:
 
 @dataclass(frozen=True)
 class _Roles:
-    """What the columns of a table hold."""
+    """Roles of the columns of a table."""
 
-    kind: Kind
+    kind: ModalityName
     columns: Mapping[str, str]
-    """Role (a field of `Columns`) to column."""
+    """Column by role (a field of `Columns`)."""
     classes: tuple[str, ...] | None
     """Class names in the order of the stored numbers; None where the column of labels holds the classes themselves."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """What a sample is like, before it is decoded."""
+    """Facts of a sample, before it is decoded."""
 
     hash: int = 0
-    """64 bits of its content."""
+    """64-bit hash of the content."""
     channels: int = 0
     size: tuple[int, ...] = ()
     """Height and width in pixels, steps, or characters."""
     reason: str = ""
-    """Why it cannot be used; empty where it can."""
+    """Why the sample cannot be used; empty where it can."""
     deep: bool = False
-    """Whether it is a picture with more than 8 bits a value."""
+    """Whether an image has more than 8 bits per value."""
 
 
 @dataclass(frozen=True, eq=False)
-class Scan:
+class _Scan:
     """One split, read as far as headers."""
 
     samples: Samples
@@ -152,24 +152,24 @@ def read_hub(source: str, config: DataConfig) -> Dataset:
     """
     if importlib.util.find_spec("datasets") is None:
         raise MissingExtraError("hub", f"reading {source}")
-    check_roles(config.columns)
+    _check_roles(config.columns)
     path, configuration = parse_source(source)
     if Path(path).is_dir():
-        check_cards(source, Path(path), config.follow)
-    loaded = load_splits(source, path, configuration, config.follow)
-    splits, ignored = name_splits(source, {name: len(part) for name, part in loaded.items()})
+        _check_cards(source, Path(path), config.follow)
+    loaded = _load_splits(source, path, configuration, config.follow)
+    splits, ignored = _name_splits(source, {name: len(part) for name, part in loaded.items()})
     roles = _choose_roles(source, loaded[splits.get("train") or next(iter(splits.values()))], config)
-    roots = None if config.follow else list_roots(path)
+    roots = None if config.follow else _list_roots(path)
     scans = {
-        split: scan_split(f"{source}:{name}", loaded[name], roles, roots, config.max_pixels)
+        split: _scan_split(f"{source}:{name}", loaded[name], roles, roots, config.max_pixels)
         for split, name in splits.items()
     }
-    scans = drop_placeholders(scans, roles)
+    scans = _drop_placeholders(scans, roles)
     value_range = _find_value_range(scans, config.value_range)
-    return _make_dataset(source, set_range(scans, value_range), roles, ignored, value_range)
+    return _make_dataset(source, _set_range(scans, value_range), roles, ignored, value_range)
 
 
-def check_roles(columns: Columns) -> None:
+def _check_roles(columns: Columns) -> None:
     """Raise ConfigError for roles that no column of a hub's tables has."""
     for role in ("split", "time"):
         if getattr(columns, role) is not None:
@@ -192,27 +192,27 @@ def parse_source(source: str) -> tuple[str, str | None]:
     return name, configuration or None
 
 
-def check_cards(source: str, folder: Path, follow: bool) -> None:
+def _check_cards(source: str, folder: Path, follow: bool) -> None:
     """Raise DataError where what `datasets` reads first in a folder lies outside, or is no YAML of a moderate size."""
     for name in ("README.md", ".huggingface.yaml"):
         path = folder / name
-        check_local(source, folder, path, follow)
+        _check_local(source, folder, path, follow)
         if not path.is_file():
             continue
         try:
             text = read_regular(path).decode("utf-8", "replace")
-            parse_yaml(cut_front_matter(text) if path.suffix == ".md" else text)
+            parse_yaml(_cut_front_matter(text) if path.suffix == ".md" else text)
         except (OSError, ConfigError) as error:
             raise DataError(f"{source}: {name}: {error}; mend it, or take it out of the folder") from error
 
 
-def cut_front_matter(text: str) -> str:
+def _cut_front_matter(text: str) -> str:
     """Return the YAML between the first lines of dashes, nothing where a text begins without."""
     found = re.match(r"\s*---[ \t]*\r?\n(.*?)^---", text, re.DOTALL | re.MULTILINE)
     return found[1] if found else ""
 
 
-def check_local(source: str, folder: Path, path: Path, follow: bool) -> None:
+def _check_local(source: str, folder: Path, path: Path, follow: bool) -> None:
     """Raise DataError for a file outside its folder, unless that is allowed, and for one that is no regular file."""
     name = path.relative_to(folder) if path.is_relative_to(folder) else path
     if not follow and not path.resolve().is_relative_to(folder.resolve()):
@@ -221,19 +221,19 @@ def check_local(source: str, folder: Path, path: Path, follow: bool) -> None:
         raise DataError(f"{source}: {name}: not a regular file")
 
 
-def check_data_files(source: str, path: str, configuration: str | None, follow: bool) -> None:
+def _check_data_files(source: str, path: str, configuration: str | None, follow: bool) -> None:
     """Raise DataError for a file that a folder's patterns or links lead to outside of it; nothing is read yet."""
     import datasets
 
     files: Mapping[str, Sequence[str]] = datasets.load_dataset_builder(path, configuration).config.data_files or {}
     for file in (file for part in files.values() for file in part):
         if "://" not in file:
-            check_local(source, Path(path).absolute(), Path(file), follow)
+            _check_local(source, Path(path).absolute(), Path(file), follow)
         elif not follow:
             raise DataError(f"{source}: {file}: {OUTSIDE}")
 
 
-def load_splits(source: str, path: str, configuration: str | None, follow: bool) -> Mapping[str, Any]:
+def _load_splits(source: str, path: str, configuration: str | None, follow: bool) -> Mapping[str, Any]:
     """Return the splits as `datasets` loads them, by name: on disk, in memory only where they are touched."""
     import datasets
 
@@ -245,17 +245,17 @@ def load_splits(source: str, path: str, configuration: str | None, follow: bool)
                     f"{source}: wanted one of its configurations, {', '.join(names)}: say {source}#{names[0]}"
                 )
             if Path(path).is_dir():
-                check_data_files(source, path, configuration, follow)
+                _check_data_files(source, path, configuration, follow)
             splits: Mapping[str, Any] = datasets.load_dataset(path, configuration)
             return splits
     except DataError:
         raise
     except Exception as error:  # Besides its own errors, those of httpx, fsspec, pyarrow and pandas come through.
         cause = textwrap.shorten(f"{error} {error.__cause__ or ''}", 300)
-        raise DataError(f"{source}: cannot be loaded ({cause}); {advise(path)}") from error
+        raise DataError(f"{source}: cannot be loaded ({cause}); {_advise(path)}") from error
 
 
-def advise(path: str) -> str:
+def _advise(path: str) -> str:
     """Say what to do about a data set that cannot be loaded."""
     if Path(path).is_dir():
         return "a folder should hold Parquet, CSV or JSON lines, or images in class folders"
@@ -285,7 +285,7 @@ def _silence() -> Iterator[None]:
         yield
 
 
-def name_splits(source: str, sizes: Mapping[str, int]) -> tuple[dict[str, str], dict[str, int]]:
+def _name_splits(source: str, sizes: Mapping[str, int]) -> tuple[dict[str, str], dict[str, int]]:
     """Return the source's name of each split that Falconet knows, and the sizes of the others."""
     names: dict[str, str] = {}
     for name in sizes:
@@ -306,21 +306,21 @@ def _choose_roles(source: str, part: Any, config: DataConfig) -> _Roles:
         if name not in part.column_names:
             unknown = UnknownNameError("column", name, part.column_names)
             raise ConfigError(f"data.columns.{role}: {source}: {unknown}")
-    candidates = list_candidates(part.features, given.get("group"))
-    label = given.get("label") or guess_label(part.features, candidates["label"])
+    candidates = _list_candidates(part.features, given.get("group"))
+    label = given.get("label") or _guess_label(part.features, candidates["label"])
     kind = config.kind or _guess_kind(given, candidates, label)
-    role = SAMPLE_ROLES[kind]
-    sample = choose_column(source, role, given.get(role), [name for name in candidates[role] if name != label])
-    label = choose_column(source, "label", label, [name for name in candidates["label"] if name != sample])
+    role = _SAMPLE_ROLES[kind]
+    sample = _choose_column(source, role, given.get(role), [name for name in candidates[role] if name != label])
+    label = _choose_column(source, "label", label, [name for name in candidates["label"] if name != sample])
     columns = {role: sample, "label": label} | ({"group": given["group"]} if "group" in given else {})
     classes = getattr(part.features[label], "names", None)
     return _Roles(kind, columns, None if classes is None else tuple(classes))
 
 
-def list_candidates(features: Mapping[str, Any], group: str | None) -> dict[str, list[str]]:
+def _list_candidates(features: Mapping[str, Any], group: str | None) -> dict[str, list[str]]:
     """Return for each role the columns whose type allows it."""
     names = [name for name in features if name != group]
-    return {role: [name for name in names if fits(role, features[name])] for role in ROLE_WORDS}
+    return {role: [name for name in names if fits(role, features[name])] for role in _ROLE_WORDS}
 
 
 def fits(role: str, feature: Any) -> bool:
@@ -330,14 +330,14 @@ def fits(role: str, feature: Any) -> bool:
     if role == "path":
         return isinstance(feature, Image)
     if role == "series":
-        return isinstance(feature, List | LargeList) and _is_number(name_type(feature.feature))
-    dtype = name_type(feature)
+        return isinstance(feature, List | LargeList) and _is_number(_name_type(feature.feature))
+    dtype = _name_type(feature)
     if role == "text":
         return "string" in dtype
     return isinstance(feature, ClassLabel) or "string" in dtype or "int" in dtype or dtype == "bool"
 
 
-def name_type(feature: Any) -> str:
+def _name_type(feature: Any) -> str:
     """Return the Arrow type of plain values, such as `float32`; nothing for all else."""
     from datasets import Value
 
@@ -348,15 +348,15 @@ def _is_number(dtype: str) -> bool:
     return "int" in dtype or "float" in dtype
 
 
-def guess_label(features: Mapping[str, Any], candidates: Sequence[str]) -> str | None:
+def _guess_label(features: Mapping[str, Any], candidates: Sequence[str]) -> str | None:
     """Return the column that is called like labels or, if only one has class names, that; None where others may be."""
     named = [name for name in candidates if hasattr(features[name], "names")]
     return find_known("label", candidates) or (named[0] if len(named) == 1 else None)
 
 
-def _guess_kind(given: Mapping[str, str], candidates: Mapping[str, Sequence[str]], label: str | None) -> Kind:
+def _guess_kind(given: Mapping[str, str], candidates: Mapping[str, Sequence[str]], label: str | None) -> ModalityName:
     """Return the kind whose column is given, else images before texts that are called so before series before texts."""
-    for kind, role in SAMPLE_ROLES.items():
+    for kind, role in _SAMPLE_ROLES.items():
         if role in given:
             return kind
     if candidates["path"]:
@@ -371,19 +371,19 @@ def find_known(role: str, candidates: Sequence[str]) -> str | None:
     return next((simple[name] for name in NAMES[role] if name in simple), None)
 
 
-def choose_column(source: str, role: str, given: str | None, candidates: Sequence[str]) -> str:
+def _choose_column(source: str, role: str, given: str | None, candidates: Sequence[str]) -> str:
     """Return the column of a role. Raises DataError where it has none, or several of which no name decides."""
     chosen = given or find_known(role, candidates) or (candidates[0] if len(candidates) == 1 else None)
     if chosen is None:
         found = f"found {', '.join(candidates)}: say --set data.columns.{role}=NAME" if candidates else "found none"
-        raise DataError(f"{source}: wanted one column of {ROLE_WORDS[role]}, {found}")
+        raise DataError(f"{source}: wanted one column of {_ROLE_WORDS[role]}, {found}")
     if chosen not in candidates:
         others = f"; such columns: {', '.join(candidates)}" if candidates else ", and no other column holds them"
-        raise DataError(f"{source}: column {chosen} does not hold {ROLE_WORDS[role]}{others}")
+        raise DataError(f"{source}: column {chosen} does not hold {_ROLE_WORDS[role]}{others}")
     return chosen
 
 
-def list_roots(path: str) -> tuple[Path, ...]:
+def _list_roots(path: str) -> tuple[Path, ...]:
     """Return where a data set's image files may lie: its own folder, and those that `datasets` copies them to."""
     import datasets
     import huggingface_hub
@@ -392,30 +392,30 @@ def list_roots(path: str) -> tuple[Path, ...]:
     return tuple(Path(folder).resolve() for folder in (*([path] if Path(path).is_dir() else []), *caches))
 
 
-def scan_split(
+def _scan_split(
     origin: str, part: Any, roles: _Roles, roots: Sequence[Path] | None, max_pixels: int = PIXEL_LIMIT
-) -> Scan:
+) -> _Scan:
     """Read one split as far as headers; image files must lie in `roots`, None: they may lie anywhere."""
     table = part.select_columns(list(roles.columns.values())).with_format("arrow")[:]
     names = np.array([f"{origin}[{index}]" for index in range(len(table))], dtype=str)
     columns = {role: table.column(name) for role, name in roles.columns.items()}
     try:
-        samples, rows = SCANNERS[roles.kind](columns[SAMPLE_ROLES[roles.kind]], names, roots, max_pixels)
+        samples, rows = _SCANNERS[roles.kind](columns[_SAMPLE_ROLES[roles.kind]], names, roots, max_pixels)
         labels = _read_labels(columns["label"].to_pylist(), roles.classes)
-        return Scan(samples, rows, labels, _read_groups(columns["group"]) if "group" in columns else None)
+        return _Scan(samples, rows, labels, _read_groups(columns["group"]) if "group" in columns else None)
     except UnicodeDecodeError as error:
         raise DataError(f"{origin}: text that is not valid UTF-8 ({error}); mend the source's files") from error
 
 
-def scan_images(
+def _scan_images(
     column: pyarrow.ChunkedArray, names: np.ndarray, roots: Sequence[Path] | None, max_pixels: int
 ) -> tuple[Samples, list[_Row]]:
     """Read the headers of images, one at a time."""
     samples = HubImages(column, np.arange(len(names)), names)
-    return samples, [scan_image(value.as_py(), roots, max_pixels) for value in column]
+    return samples, [_scan_image(value.as_py(), roots, max_pixels) for value in column]
 
 
-def scan_image(value: Mapping[str, Any] | None, roots: Sequence[Path] | None, max_pixels: int) -> _Row:
+def _scan_image(value: Mapping[str, Any] | None, roots: Sequence[Path] | None, max_pixels: int) -> _Row:
     """Read one image's header."""
     try:
         content = _read_content(value, roots)
@@ -437,7 +437,7 @@ def _read_content(value: Mapping[str, Any] | None, roots: Sequence[Path] | None 
     return read_image_file(path)
 
 
-def scan_texts(column: pyarrow.ChunkedArray, names: np.ndarray) -> tuple[Samples, list[_Row]]:
+def _scan_texts(column: pyarrow.ChunkedArray, names: np.ndarray) -> tuple[Samples, list[_Row]]:
     """Read texts into memory."""
     texts = [text or "" for text in column.to_pylist()]
     rows = [
@@ -456,10 +456,10 @@ def scan_series(column: pyarrow.ChunkedArray, names: np.ndarray) -> tuple[Sample
     values = compute.list_flatten(column).cast(pyarrow.float32(), safe=False).to_numpy()
     ends = np.cumsum(lengths)
     samples = SeriesArray(values[None], np.stack([ends - lengths, ends], axis=1), names)
-    return samples, [scan_one_series(samples.read(index)) for index in range(len(names))]
+    return samples, [_scan_one_series(samples.read(index)) for index in range(len(names))]
 
 
-def scan_one_series(series: Float32[np.ndarray, "1 steps"]) -> _Row:
+def _scan_one_series(series: Float32[np.ndarray, "1 steps"]) -> _Row:
     if np.isnan(series).all():
         return _Row(reason=NO_VALUES)
     if np.isinf(series).any():
@@ -467,14 +467,14 @@ def scan_one_series(series: Float32[np.ndarray, "1 steps"]) -> _Row:
     return _Row(hash_bytes(series.tobytes()), 1, (series.shape[1],))
 
 
-Scanner = Callable[["pyarrow.ChunkedArray", np.ndarray, Sequence[Path] | None, int], tuple[Samples, list[_Row]]]
-"""From a column, names of its samples, where files may lie and the most pixels of an image."""
+_Scanner = Callable[["pyarrow.ChunkedArray", np.ndarray, Sequence[Path] | None, int], tuple[Samples, list[_Row]]]
+"""Reads a column, given the names of its samples, the allowed folders of files and the most pixels of an image."""
 
-SCANNERS: Mapping[Kind, Scanner] = MappingProxyType(
+_SCANNERS: Mapping[ModalityName, _Scanner] = MappingProxyType(
     {
-        "image": scan_images,
+        "image": _scan_images,
         "series": lambda column, names, roots, max_pixels: scan_series(column, names),
-        "text": lambda column, names, roots, max_pixels: scan_texts(column, names),
+        "text": lambda column, names, roots, max_pixels: _scan_texts(column, names),
     }
 )
 
@@ -491,7 +491,7 @@ def _read_groups(column: pyarrow.ChunkedArray) -> list[int]:
     return [0 if value is None or value == "" else hash_bytes(str(value).encode()) for value in column.to_pylist()]
 
 
-def drop_placeholders(scans: Mapping[str, Scan], roles: _Roles) -> dict[str, Scan]:
+def _drop_placeholders(scans: Mapping[str, _Scan], roles: _Roles) -> dict[str, _Scan]:
     """Take -1 for a missing label where it is a plain number that no training sample has.
 
     Without a training split: where it is the only label of a split.
@@ -505,8 +505,8 @@ def drop_placeholders(scans: Mapping[str, Scan], roles: _Roles) -> dict[str, Sca
     }
 
 
-def _find_value_range(scans: Mapping[str, Scan], asked: ValueRange | None) -> ValueRange | None:
-    """Return black and white of the deep pictures, as asked for or by those for training; None without such."""
+def _find_value_range(scans: Mapping[str, _Scan], asked: ValueRange | None) -> ValueRange | None:
+    """Return black and white of the high-bit-depth images, as set or by those for training; None without such."""
     deep = {
         split: [index for index, row in enumerate(scan.rows) if row.deep and scan.labels[index] is not None]
         for split, scan in scans.items()
@@ -519,8 +519,8 @@ def _find_value_range(scans: Mapping[str, Scan], asked: ValueRange | None) -> Va
     return None if found is None else found.choose_range()
 
 
-def set_range(scans: Mapping[str, Scan], value_range: ValueRange | None) -> dict[str, Scan]:
-    """Return scans whose deep pictures are read in a range, where there is one."""
+def _set_range(scans: Mapping[str, _Scan], value_range: ValueRange | None) -> dict[str, _Scan]:
+    """Return scans whose high-bit-depth images are read in a range, where there is one."""
     return {
         split: replace(scan, samples=scan.samples.scale(value_range, "uint16"))
         if value_range is not None and isinstance(scan.samples, HubImages)
@@ -531,7 +531,7 @@ def set_range(scans: Mapping[str, Scan], value_range: ValueRange | None) -> dict
 
 def _make_dataset(
     source: str,
-    scans: Mapping[str, Scan],
+    scans: Mapping[str, _Scan],
     roles: _Roles,
     ignored: Mapping[str, int],
     value_range: ValueRange | None = None,
@@ -541,9 +541,9 @@ def _make_dataset(
     unlabeled = {f"split {split} (no labels)": len(scan.rows) for split, scan in scans.items() if split not in labeled}
     if not labeled:
         raise DataError(f"{source}: wanted samples with labels, found none in {', '.join(scans)}")
-    usable = {split: find_usable(source, split, scan) for split, scan in labeled.items()}
+    usable = {split: _find_usable(source, split, scan) for split, scan in labeled.items()}
     rows = [labeled[split].rows[index] for split, kept in usable.items() for index in kept]
-    classes = order_classes({label for scan in labeled.values() for label in scan.labels if label}, roles.classes)
+    classes = _order_classes({label for scan in labeled.values() for label in scan.labels if label}, roles.classes)
     return Dataset(
         source,
         classes,
@@ -558,7 +558,7 @@ def _make_dataset(
     )
 
 
-def find_usable(source: str, split: str, scan: Scan) -> Int64[np.ndarray, " kept"]:
+def _find_usable(source: str, split: str, scan: _Scan) -> Int64[np.ndarray, " kept"]:
     """Return the rows with a label and a sample that can be read. Raises DataError where there is none."""
     usable = [label is not None and not row.reason for row, label in zip(scan.rows, scan.labels, strict=True)]
     if not any(usable):
@@ -568,12 +568,12 @@ def find_usable(source: str, split: str, scan: Scan) -> Int64[np.ndarray, " kept
     return np.flatnonzero(usable).astype(np.int64)
 
 
-def order_classes(used: set[str], known: Sequence[str] | None) -> tuple[str, ...]:
+def _order_classes(used: set[str], known: Sequence[str] | None) -> tuple[str, ...]:
     """Return the classes that have samples, in their own order where they have one."""
     return sort_classes(used) if known is None else tuple(name for name in known if name in used)
 
 
-def _to_split(scan: Scan, kept: Int64[np.ndarray, " kept"], classes: Sequence[str]) -> Split:
+def _to_split(scan: _Scan, kept: Int64[np.ndarray, " kept"], classes: Sequence[str]) -> Split:
     """Return the usable rows of a split."""
     number = {name: index for index, name in enumerate(classes)}
     labels = np.array([number[str(scan.labels[index])] for index in kept], dtype=np.int64)

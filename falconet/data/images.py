@@ -26,39 +26,39 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _FORMATS = ("PNG", "JPEG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM")
-"""That are decoded, all by Pillow itself: for others it runs programs, as Ghostscript for an EPS of any name."""
-HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
-"""What a file of HEIF says that it is, at its beginning (ISO/IEC 23008-12, annex B), where it is no AVIF."""
+"""Formats that Pillow decodes itself; for others it runs programs, such as Ghostscript for an EPS of any name."""
+_HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+"""Brands at the beginning of HEIF files that are no AVIF (ISO/IEC 23008-12, annex B)."""
 FILE_LIMIT = 1 << 30
-"""Bytes of one file of a sample: more than PIXEL_LIMIT pixels take in any format."""
+"""Most bytes of one file of a sample: more than PIXEL_LIMIT pixels take in any format."""
 PIXEL_LIMIT = 80_000_000
-"""Below the number at which Pillow begins to warn; decoding takes up to ten bytes a pixel."""
+"""Most pixels of an image, fewer than those at which Pillow begins to warn; decoding takes up to ten bytes a pixel."""
 WEBP_LIMIT = 50_000_000
-"""Its decoder holds several copies of the whole picture."""
+"""Most pixels of a WebP image, whose decoder holds several copies of the whole image."""
 SIDE_LIMIT = 1 << 20
-"""Pixels of one side: a longer picture is a line, and takes much memory when it is scaled."""
+"""Most pixels of one side: a longer image is a line, and takes much memory when it is scaled."""
 BAND_PIXELS = 1 << 20
-"""So many are converted at once, since Pillow's copies of a whole picture would take gigabytes."""
-DEFLATE_RATIO = 1032
-"""Deflate writes 258 bytes in two bits at best."""
+"""Pixels that are converted at once, since Pillow's copies of a whole image would take gigabytes."""
+_DEFLATE_RATIO = 1032
+"""Best compression ratio of Deflate: 258 bytes in two bits."""
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Samples of a pixel by PNG's type of color."""
-TIFF_TILE = (322, 323)
+_TIFF_TILE = (322, 323)
 """The tags of a tile's width and length."""
-PNG_PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
+_PNG_PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 
-GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "F"})
+_GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "F"})
 EXIF_ORIENTATION = 0x0112
-SIDEWAYS = frozenset({5, 6, 7, 8})
+_SIDEWAYS = frozenset({5, 6, 7, 8})
 """EXIF orientations that exchange height and width."""
 
 
 ValueRange = tuple[float, float]
-"""The values of black and of white."""
+"""Values of black and of white."""
 
 _WHITES = {False: (255.0, 1023.0, 4095.0, 16383.0, 65535.0), True: (1.0, 255.0, 65535.0)}
-"""What white may be in deep pictures of whole numbers, and in those of floating point."""
+"""Possible values of white in high-bit-depth images, by whether they are floating point."""
 LEVELS = {"uint8": 255, "uint16": 65535}
 """White of samples, by their type."""
 
@@ -92,37 +92,37 @@ def decode_image(
 ) -> UInt[np.ndarray, "height width channels"]:
     """Decode an image file: gray becomes 1 channel, everything else 3.
 
-    The first frame of an animation; turned as EXIF says; transparency laid on white. Pictures of 8 bits are uint8. Of
-    deep ones (16 or 32 bits, floating point) `value_range` is scaled to all that `dtype` holds, and what lies outside
-    is clipped; None: 0..65535, or 0..1 of one in floating point that has no more. Raises DataError for what is empty,
+    The first frame of an animation; turned as EXIF says; transparency laid on white. Images of 8 bits are uint8. In
+    high-bit-depth ones (16 or 32 bits, floating point) `value_range` is scaled to all that `dtype` holds, other values
+    are clipped; None: 0..65535, or 0..1 of one in floating point that has no more. Raises DataError for what is empty,
     truncated, no image, or larger than PIXEL_LIMIT pixels.
     """
     try:
-        return decode_pixels(content, value_range, dtype)
+        return _decode_pixels(content, value_range, dtype)
     except DataError:
-        bare = keep_pixels(content)
+        bare = _keep_pixels(content)
         if bare == content:
             raise
-    return decode_pixels(bare, value_range, dtype)
+    return _decode_pixels(bare, value_range, dtype)
 
 
-def decode_pixels(
+def _decode_pixels(
     content: bytes, value_range: ValueRange | None, dtype: PixelType
 ) -> UInt[np.ndarray, "height width channels"]:
     """Decode an image file, its metadata included."""
-    with open_image(content) as image:
-        array, orientation = load_pixels(image, value_range, dtype)
+    with _open_image(content) as image:
+        array, orientation = _load_pixels(image, value_range, dtype)
         image.close()  # Gives its pixels back before they are copied.
         return turn(array, orientation)
 
 
-def load_pixels(
+def _load_pixels(
     image: Image.Image, value_range: ValueRange | None, dtype: PixelType
 ) -> tuple[UInt[np.ndarray, "height width channels"], int]:
     """Return a Pillow image as an array, and how it is still to be turned, as EXIF counts."""
     image.load()
     # Pillow turns a TIFF by itself.
-    orientation = 1 if image.format == "TIFF" else read_orientation(image)
+    orientation = 1 if image.format == "TIFF" else _read_orientation(image)
     return to_array(image, value_range, dtype), orientation
 
 
@@ -135,25 +135,25 @@ def convert_image(
     """
     if min(image.size) < 1 or image.width * image.height > PIXEL_LIMIT:
         raise DataError(f"wanted 1 to {PIXEL_LIMIT:,} pixels, found {image.width}x{image.height}")
-    with raise_data_errors():
-        return turn(*load_pixels(image, value_range, dtype))
+    with _raise_data_errors():
+        return turn(*_load_pixels(image, value_range, dtype))
 
 
-def keep_pixels(content: bytes) -> bytes:
+def _keep_pixels(content: bytes) -> bytes:
     """Return a PNG without its metadata, texts of megabytes for example; anything else as it is."""
     if not content.startswith(PNG_START):
         return content
     kept, place = [PNG_START], len(PNG_START)
     while place + 8 <= len(content):
         size, name = struct.unpack_from(">I4s", content, place)
-        if name in PNG_PIXEL_CHUNKS:
+        if name in _PNG_PIXEL_CHUNKS:
             kept.append(content[place : place + size + 12])
         place += size + 12
     return b"".join(kept)
 
 
-def read_orientation(image: Image.Image) -> int:
-    """Return EXIF's orientation, 1 where it is not plain: pixels decide whether a picture can be used."""
+def _read_orientation(image: Image.Image) -> int:
+    """Return EXIF's orientation, 1 where it is unclear: pixels decide whether an image can be used."""
     from PIL import Image
 
     try:
@@ -164,8 +164,8 @@ def read_orientation(image: Image.Image) -> int:
 
 
 def turn(array: UInt[np.ndarray, "height width channels"], orientation: int) -> UInt[np.ndarray, "_ _ channels"]:
-    """Return a picture as it is seen upright (CIPA DC-008, Orientation)."""
-    if orientation in SIDEWAYS:
+    """Return an image as it is seen upright (CIPA DC-008, Orientation)."""
+    if orientation in _SIDEWAYS:
         array = array.swapaxes(0, 1)
     if orientation in {3, 4, 7, 8}:
         array = array[::-1]
@@ -176,7 +176,7 @@ def turn(array: UInt[np.ndarray, "height width channels"], orientation: int) -> 
 
 @dataclass(frozen=True)
 class Extremes:
-    """The lowest and highest value of deep pictures."""
+    """The lowest and highest value of high-bit-depth images."""
 
     low: float
     high: float
@@ -191,12 +191,12 @@ class Extremes:
 
 
 def find_extremes(contents: Iterable[bytes]) -> Extremes | None:
-    """Return the extremes of encoded pictures, without those that cannot be read; None where no deep one is left."""
+    """Return the extremes of the readable high-bit-depth images among encoded ones; None where there are none."""
     found = []
     for content in contents:
-        with suppress(DataError), open_image(content) as image:
-            if is_deep(image):
-                low, high = find_bounds(np.asarray(band) for _, band in cut_bands(image))
+        with suppress(DataError), _open_image(content) as image:
+            if is_high_bit_depth(image):
+                low, high = _find_bounds(np.asarray(band) for _, band in _cut_bands(image))
                 if math.isfinite(high - low):
                     found.append(Extremes(low, high, image.mode == "F"))
     return merge_extremes(found) if found else None
@@ -208,94 +208,94 @@ def merge_extremes(parts: Sequence[Extremes]) -> Extremes:
     return Extremes(low, high, any(part.floating for part in parts))
 
 
-def find_bounds(parts: Iterable[np.ndarray]) -> tuple[float, float]:
+def _find_bounds(parts: Iterable[np.ndarray]) -> tuple[float, float]:
     """Return the lowest and the highest value of several arrays, NaN where one holds NaN."""
     bounds = [(float(part.min()), float(part.max())) for part in parts]
     lows, highs = zip(*bounds, strict=True)
     return float(np.min(lows)), float(np.max(highs))
 
 
-def is_deep(image: Image.Image) -> bool:
-    """Whether a picture's values are more than eight bits say."""
+def is_high_bit_depth(image: Image.Image) -> bool:
+    """Whether an image has more than 8 bits per value."""
     return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 
 @dataclass(frozen=True)
-class ImageFacts:
-    """What an image's header tells."""
+class ImageInfo:
+    """Facts from the header of an image."""
 
     height: int
-    """In pixels, after turning as EXIF says."""
+    """Height in pixels, after rotating as EXIF says."""
     width: int
     channels: int
-    """1 or 3, as `decode_image` returns it."""
+    """Channels, 1 or 3, as `decode_image` returns them."""
     deep: bool = False
-    """Whether it has more than 8 bits a value."""
+    """Whether the image has more than 8 bits per value."""
 
 
-def inspect_image(content: bytes, max_pixels: int = PIXEL_LIMIT) -> ImageFacts:
+def inspect_image(content: bytes, max_pixels: int = PIXEL_LIMIT) -> ImageInfo:
     """Read a file's header without decoding its pixels. Raises DataError as `decode_image` does, as far as it sees.
 
     And for more than `max_pixels` pixels.
     """
     try:
-        return inspect_header(content, max_pixels)
+        return _inspect_header(content, max_pixels)
     except DataError:
-        bare = keep_pixels(content)
+        bare = _keep_pixels(content)
         if bare == content:
             raise
-    return inspect_header(bare, max_pixels)
+    return _inspect_header(bare, max_pixels)
 
 
-def inspect_header(content: bytes, max_pixels: int) -> ImageFacts:
+def _inspect_header(content: bytes, max_pixels: int) -> ImageInfo:
     """Read a file's header, its metadata included."""
-    with open_image(content, max_pixels) as image:
-        channels = 1 if image.mode in GRAY_MODES or image.mode.startswith("I;16") else 3
+    with _open_image(content, max_pixels) as image:
+        channels = 1 if image.mode in _GRAY_MODES or image.mode.startswith("I;16") else 3
         # Pillow gives the size of a TIFF as it will be after turning.
-        turned = image.format != "TIFF" and read_orientation(image) in SIDEWAYS
+        turned = image.format != "TIFF" and _read_orientation(image) in _SIDEWAYS
         width, height = image.size[::-1] if turned else image.size
-        return ImageFacts(height, width, channels, is_deep(image))
+        return ImageInfo(height, width, channels, is_high_bit_depth(image))
 
 
-PILLOW = r"PIL\."
-"""Where warnings come from that say no more than `decode_image` does, or what does not matter to pixels."""
+_PILLOW = r"PIL\."
+"""Modules whose warnings repeat what `decode_image` says, or do not matter to pixels."""
 
 
-def pass_over_warnings() -> None:
-    """Keep Pillow's warnings from the user, such as that of damaged EXIF in each picture of a camera.
+def _pass_over_warnings() -> None:
+    """Keep Pillow's warnings from the user, such as that of damaged EXIF in each image of a camera.
 
     For the whole process: a context, of which each thread that decodes would have one, would undo the others'.
     """
-    quiet = ("ignore", None, UserWarning, re.compile(PILLOW), 0)
+    quiet = ("ignore", None, UserWarning, re.compile(_PILLOW), 0)
     if quiet not in warnings.filters:
-        warnings.filterwarnings("ignore", category=UserWarning, module=PILLOW)
+        warnings.filterwarnings("ignore", category=UserWarning, module=_PILLOW)
 
 
 @contextmanager
-def open_image(content: bytes, max_pixels: int | None = None) -> Iterator[Image.Image]:
+def _open_image(content: bytes, max_pixels: int | None = None) -> Iterator[Image.Image]:
     """Open an encoded image; whatever Pillow raises then or inside the context becomes a DataError."""
     from PIL import Image, UnidentifiedImageError
 
     if not content:
         raise DataError("empty file (0 bytes)")
-    pass_over_warnings()
-    formats = (*_FORMATS, "HEIF") if is_heic(content) and register_heic() else _FORMATS
-    with raise_data_errors():
+    _pass_over_warnings()
+    formats = (*_FORMATS, "HEIF") if _is_heic(content) and _register_heic() else _FORMATS
+    with _raise_data_errors():
         try:
             opened = Image.open(io.BytesIO(content), formats=formats)
         except UnidentifiedImageError as error:
-            raise DataError(describe_foreign(content)) from error
+            raise DataError(_describe_foreign(content)) from error
         with opened as image:
             _check_size(image, content, PIXEL_LIMIT if max_pixels is None else min(max_pixels, PIXEL_LIMIT))
             yield image
 
 
-def is_heic(content: bytes) -> bool:
+def _is_heic(content: bytes) -> bool:
     """Whether a file says that it is HEIC, or HEIF in general and no AVIF."""
-    return content[4:8] == b"ftyp" and content[8:12] in HEIC_BRANDS and b"avif" not in content[:64]
+    return content[4:8] == b"ftyp" and content[8:12] in _HEIC_BRANDS and b"avif" not in content[:64]
 
 
-def register_heic() -> bool:
+def _register_heic() -> bool:
     """Let Pillow read HEIC from now on, by the extra `heic`. Raises DataError, which names it, where it is missing."""
     try:
         import pillow_heif
@@ -305,16 +305,16 @@ def register_heic() -> bool:
     return True
 
 
-def describe_foreign(content: bytes) -> str:
+def _describe_foreign(content: bytes) -> str:
     """Say what a file is that Pillow does not know."""
-    if is_heic(content):
+    if _is_heic(content):
         return "damaged image: no HEIC that can be read"
     found = "AVIF: convert it to JPEG or PNG" if content[4:8] == b"ftyp" else "or of an unknown format"
     return f"not an image, {found}"
 
 
 @contextmanager
-def raise_data_errors() -> Iterator[None]:
+def _raise_data_errors() -> Iterator[None]:
     """Turn whatever Pillow raises into a DataError."""
     from PIL import Image
 
@@ -343,12 +343,12 @@ def _check_size(image: Image.Image, content: bytes, limit: int) -> None:
         raise DataError(f"{width}x{height} pixels: a side is longer than the limit of {SIDE_LIMIT:,}")
     if image.format == "PNG":
         depth, color = content[24:26]
-        wanted = height * (1 + (width * depth * PNG_SAMPLES[color] + 7) // 8) // DEFLATE_RATIO
+        wanted = height * (1 + (width * depth * PNG_SAMPLES[color] + 7) // 8) // _DEFLATE_RATIO
     elif image.format == "PPM":
         wanted = width * height // 8
     elif isinstance(image, TiffImageFile):
-        # A tile is decoded whole, however small the picture is.
-        sides = [image.tag_v2.get(tag, 0) for tag in TIFF_TILE]
+        # A tile is decoded whole, however small the image is.
+        sides = [image.tag_v2.get(tag, 0) for tag in _TIFF_TILE]
         if math.prod(sides) > limit:
             raise DataError(f"tiles of {sides[0]}x{sides[1]} pixels are more than the limit of {limit:,}")
         return
@@ -362,39 +362,39 @@ def to_array(
     image: Image.Image, value_range: ValueRange | None, dtype: PixelType
 ) -> UInt[np.ndarray, "height width channels"]:
     """Return a Pillow image of any mode as an array with 1 or 3 channels."""
-    if is_deep(image):
-        return scale_deep(image, value_range, dtype)
-    mode = "L" if image.mode in GRAY_MODES else "RGB"
+    if is_high_bit_depth(image):
+        return _scale_deep(image, value_range, dtype)
+    mode = "L" if image.mode in _GRAY_MODES else "RGB"
     array = np.empty((image.height, image.width, 1 if mode == "L" else 3), dtype=np.uint8)
-    for top, band in cut_bands(image):
-        flat = flatten_on_white(band) if band.has_transparency_data else band
+    for top, band in _cut_bands(image):
+        flat = _flatten_on_white(band) if band.has_transparency_data else band
         array[top : top + band.height] = np.asarray(flat.convert(mode)).reshape(-1, *array.shape[1:])
     return array
 
 
-def cut_bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+def _cut_bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
     """Yield an image in bands of some rows, with the first row of each."""
     rows = max(1, BAND_PIXELS // image.width)
     for top in range(0, image.height, rows):
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
-def scale_deep(
+def _scale_deep(
     image: Image.Image, value_range: ValueRange | None, dtype: PixelType
 ) -> UInt[np.ndarray, "height width 1"]:
-    """Return a deep image as an array."""
-    scale = guess_scale(image) if value_range is None else partial(scale_values, value_range=value_range, dtype=dtype)
+    """Return a high-bit-depth image as an array."""
+    scale = _guess_scale(image) if value_range is None else partial(scale_values, value_range=value_range, dtype=dtype)
     array = np.empty((image.height, image.width, 1), dtype=np.uint8 if value_range is None else dtype)
-    for top, band in cut_bands(image):
+    for top, band in _cut_bands(image):
         array[top : top + band.height, :, 0] = scale(np.asarray(band))
     return array
 
 
-def guess_scale(image: Image.Image) -> Callable[[np.ndarray], np.ndarray]:
-    """Return how values become 0..255 by what a single image holds, as models of before read it."""
+def _guess_scale(image: Image.Image) -> Callable[[np.ndarray], np.ndarray]:
+    """Return how values become 0..255 by what a single image holds, as models of earlier versions read it."""
     if image.mode.startswith("I;16"):
         return partial(scale_values, value_range=(0, 65535), dtype="uint8")
-    low, high = find_bounds(np.asarray(band) for _, band in cut_bands(image))
+    low, high = _find_bounds(np.asarray(band) for _, band in _cut_bands(image))
     if image.mode == "F" and low >= 0 and high <= 1:
         return lambda pixels: np.round(pixels * 255)
     if not (low >= 0 and high <= 65535):
@@ -405,7 +405,7 @@ def guess_scale(image: Image.Image) -> Callable[[np.ndarray], np.ndarray]:
 def scale_values(
     pixels: Shaped[np.ndarray, "*shape"], value_range: ValueRange, dtype: PixelType
 ) -> UInt[np.ndarray, "*shape"]:
-    """Return deep values as samples: black is 0, white all that `dtype` holds, what lies outside is clipped."""
+    """Return high-bit-depth values as samples: black is 0, white the maximum of `dtype`, and the rest is clipped."""
     if not np.isfinite(pixels).all():
         raise DataError("wanted finite pixel values, found NaN or infinity")
     low, high = value_range
@@ -423,7 +423,7 @@ def to_words(image: UInt[np.ndarray, "*shape"]) -> UInt16[np.ndarray, "*shape"]:
     return image if image.dtype == np.uint16 else image * np.uint16(257)
 
 
-def flatten_on_white(image: Image.Image) -> Image.Image:
+def _flatten_on_white(image: Image.Image) -> Image.Image:
     """Lay a transparent image on white; gray stays gray."""
     from PIL import Image
 

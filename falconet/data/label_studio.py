@@ -26,19 +26,19 @@ from falconet.tables import MAX_BYTES, Table, check_size
 
 LabelStudioTask = dict[str, Any]
 
-BYTES_OF = {b",": 80, b"{": 400, b"[": 80}
-"""Bytes in memory for each value, object and list of JSON, as cells of a table too, about; measured."""
+_BYTES_OF = {b",": 80, b"{": 400, b"[": 80}
+"""Measured bytes in memory for each value, object and list of JSON, including cells of a table, by its character."""
 _LOCAL_FILES = "/data/local-files/"
-"""Where Label Studio serves the files of its own machine: `?d=` names one below LOCAL_FILES_DOCUMENT_ROOT."""
-UPLOADS = re.compile(r"/data/upload/(?:\d+/)?(?P<name>(?:[0-9a-f]{8}-)?(?P<bare>[^/]+))$")
-"""Where Label Studio serves what was uploaded: a file's name after eight digits of its own."""
+"""Address of Label Studio's local files: `?d=` names one below LOCAL_FILES_DOCUMENT_ROOT."""
+_UPLOADS = re.compile(r"/data/upload/(?:\d+/)?(?P<name>(?:[0-9a-f]{8}-)?(?P<bare>[^/]+))$")
+"""Address of files uploaded to Label Studio: eight hexadecimal digits before the file's name."""
 EMBEDDED = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
-OBJECT_TAGS: Mapping[str, str] = {"image": "Image", "text": "Text", "series": "TimeSeries", "audio": "Audio"}
-"""The tag that shows a sample, by the key of a task's data that holds it."""
-NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What XML 1.0 cannot hold."""
+_OBJECT_TAGS: Mapping[str, str] = {"image": "Image", "text": "Text", "series": "TimeSeries", "audio": "Audio"}
+"""Tag that shows a sample, by the key of a task's data that holds it."""
+_NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that XML 1.0 cannot hold."""
 _TIMES = ("time", "timestamp", "t", "date", "datetime", "index", "step")
-"""What the column of times of a series may be called."""
+"""Possible names of the column of times of a series."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def read_tasks(path: Path, max_bytes: int = MAX_BYTES) -> list[LabelStudioTask]:
         check_size(path, 3 * size, max_bytes)
         content = file.read()
     # By what it holds: an image in its address takes thrice its own length, of numbers each many times that.
-    check_size(path, 3 * size + sum(cost * content.count(mark) for mark, cost in BYTES_OF.items()), max_bytes)
+    check_size(path, 3 * size + sum(cost * content.count(mark) for mark, cost in _BYTES_OF.items()), max_bytes)
     wanted = "wanted a list of tasks, as Label Studio exports them (JSON), or JSON lines in a file ending in .jsonl"
     try:
         tasks = json.loads(content)
@@ -98,15 +98,15 @@ def tabulate(
     """
     controls = list(dict.fromkeys(name for task in tasks for name in list_controls(task)))
     label = controls[0] if len(controls) == 1 else None
-    rows = [flatten_task(path, task, controls) for task in tasks]
+    rows = [_flatten_task(path, task, controls) for task in tasks]
     keys = list(dict.fromkeys(key for row in rows for key in row))
     table = Table(path, {key: [row.get(key) for row in rows] for key in keys}, range(1, len(rows) + 1))
-    found = {key: sum(map(is_series, cells)) for key, cells in table.columns.items()}
+    found = {key: sum(map(_is_series, cells)) for key, cells in table.columns.items()}
     series = max(found, key=lambda key: found[key], default="")
     rest = replace(table, columns={key: cells for key, cells in table.columns.items() if key != series})
     if not found.get(series) or holds_samples(rest):
         return table, label
-    return unroll(table, series, max_bytes), None if label is None else name_beside(label)
+    return _unroll(table, series, max_bytes), None if label is None else _name_beside(label)
 
 
 def list_controls(task: LabelStudioTask) -> list[str]:
@@ -114,11 +114,14 @@ def list_controls(task: LabelStudioTask) -> list[str]:
     if not is_task(task):
         return []
     return [
-        result["from_name"] for annotation in list_usable(task) for result in annotation["result"] if is_choice(result)
+        result["from_name"]
+        for annotation in _list_usable(task)
+        for result in annotation["result"]
+        if _is_choice(result)
     ]
 
 
-def list_usable(task: LabelStudioTask) -> list[dict[str, Any]]:
+def _list_usable(task: LabelStudioTask) -> list[dict[str, Any]]:
     """Return the annotations that were not cancelled."""
     return [
         annotation
@@ -130,15 +133,15 @@ def list_usable(task: LabelStudioTask) -> list[dict[str, Any]]:
 def list_choices(task: LabelStudioTask, control: str) -> list[list[Any]]:
     """Return the choices by one tag that count, by annotation: of those that are ground truth the last one's alone."""
     chosen = []
-    for annotation in list_usable(task):
-        results = [result for result in annotation["result"] if is_choice(result) and result["from_name"] == control]
+    for annotation in _list_usable(task):
+        results = [result for result in annotation["result"] if _is_choice(result) and result["from_name"] == control]
         if results:
             truth = bool(annotation.get("ground_truth"))
             chosen.append((truth, [result["value"]["choices"] for result in results]))
     return [choices for truth, choices in chosen if truth][-1:] or [choices for _, choices in chosen]
 
 
-def is_choice(result: Any) -> bool:
+def _is_choice(result: Any) -> bool:
     """Whether a result is a choice about a task as a whole, and not about a region within."""
     if not isinstance(result, dict) or result.get("type") != "choices":
         return False
@@ -149,17 +152,17 @@ def is_choice(result: Any) -> bool:
 def _find_label(task: LabelStudioTask, control: str) -> str | None:
     """Return the one class that was chosen by a tag; None where there is none, or annotators disagree evenly."""
     choices = [chosen for several in list_choices(task, control) for chosen in several]
-    ranking = Counter(str(chosen[0]) for chosen in choices if is_single(chosen)).most_common(2)
+    ranking = Counter(str(chosen[0]) for chosen in choices if _is_single(chosen)).most_common(2)
     if not ranking or (len(ranking) > 1 and ranking[0][1] == ranking[1][1]):
         return None
     return ranking[0][0]
 
 
-def is_single(choices: Any) -> bool:
+def _is_single(choices: Any) -> bool:
     return isinstance(choices, list) and len(choices) == 1 and isinstance(choices[0], str)
 
 
-def flatten_task(path: Path, task: LabelStudioTask, controls: Sequence[str]) -> dict[str, Any]:
+def _flatten_task(path: Path, task: LabelStudioTask, controls: Sequence[str]) -> dict[str, Any]:
     """Return a task's data and labels as the cells of a row."""
     if not is_task(task):
         return {key: find_place(path, value) for key, value in task.items()}
@@ -176,7 +179,7 @@ def find_place(path: Path, value: Any) -> Any:
         parts = name.split("/")
         # The root that Label Studio knows may lie above the folder of the tasks.
         places = ["/".join(parts[start:]) for start in range(len(parts))]
-    elif match := UPLOADS.fullmatch(unquote(value)):
+    elif match := _UPLOADS.fullmatch(unquote(value)):
         # Where neither is, files of the bare names are looked for in any folder below.
         places = [match["bare"], match["name"], f"images/{match['name']}"]
     else:
@@ -184,30 +187,30 @@ def find_place(path: Path, value: Any) -> Any:
     return next((place for place in places if place and os.path.isfile(path.parent / place)), places[0])  # noqa: PTH113
 
 
-def is_series(value: Any) -> bool:
+def _is_series(value: Any) -> bool:
     """Whether a cell holds a series: numbers, or columns of numbers by name, of which one may be of times."""
     if not isinstance(value, dict):
-        return is_numbers(value)
-    times = find_times(value)
+        return _is_numbers(value)
+    times = _find_times(value)
     columns = [cells for name, cells in value.items() if name != times]
     # Times may be words: those of a day.
     lists = columns + ([value[times]] if times and isinstance(value[times], list) else [])
-    return bool(columns) and all(map(is_numbers, columns)) and len(set(map(len, lists))) == 1
+    return bool(columns) and all(map(_is_numbers, columns)) and len(set(map(len, lists))) == 1
 
 
-def find_times(columns: Mapping[str, Any]) -> str | None:
+def _find_times(columns: Mapping[str, Any]) -> str | None:
     """Return the column of times of a series; None where there is none."""
     return next((name for name in columns if name.lower() in _TIMES), None)
 
 
-def to_columns(value: Any) -> dict[str, list[Any]]:
+def _to_columns(value: Any) -> dict[str, list[Any]]:
     """Return the columns of a cell that holds a series; none for any other cell."""
-    if not is_series(value):
+    if not _is_series(value):
         return {}
     return dict(value) if isinstance(value, dict) else {"value": value}
 
 
-def is_numbers(value: Any) -> bool:
+def _is_numbers(value: Any) -> bool:
     return isinstance(value, list) and len(value) > 1 and all(entry is None or _is_number(entry) for entry in value)
 
 
@@ -216,38 +219,38 @@ def _is_number(entry: Any) -> bool:
 
 
 _SERIES, TIME = "series_id", "time"
-"""The columns that tell which series a row of a table belongs to, and where within."""
+"""Names of the columns that hold the series of a row, and its time within the series."""
 
 
-def unroll(table: Table, key: str, max_bytes: int) -> Table:
+def _unroll(table: Table, key: str, max_bytes: int) -> Table:
     """Return a table with series in a column as one with a row for each step, whose line is the number of the task.
 
     What else is called as the columns of series and times are, and channels that are called as another column is, get
     names of their own.
     """
-    series = [to_columns(cell) for cell in table.columns[key]]
+    series = [_to_columns(cell) for cell in table.columns[key]]
     counts = [len(next(iter(columns.values()))) if columns else 1 for columns in series]
     check_size(table.path, 8 * sum(counts) * len(table.columns), max_bytes)
     unrolled: dict[str, list[Any]] = {
-        name_beside(name): repeat(cells, counts) for name, cells in table.columns.items() if name != key
+        _name_beside(name): repeat(cells, counts) for name, cells in table.columns.items() if name != key
     }
     unrolled[_SERIES] = repeat([f"task {line}" for line in table.lines], counts)
     unrolled[TIME] = []
     for columns, count in zip(series, counts, strict=True):
-        times = find_times(columns)
+        times = _find_times(columns)
         unrolled[TIME] += columns[times] if times else range(count)
-    for channel in dict.fromkeys(name for columns in series for name in columns if name != find_times(columns)):
+    for channel in dict.fromkeys(name for columns in series for name in columns if name != _find_times(columns)):
         name = channel
         while name in unrolled:
             name = f"{key}.{name}"
         unrolled[name] = []
         for columns, count in zip(series, counts, strict=True):
-            known = channel in columns and channel != find_times(columns)
+            known = channel in columns and channel != _find_times(columns)
             unrolled[name] += columns[channel] if known else [None] * count
     return Table(table.path, unrolled, repeat(table.lines, counts))
 
 
-def name_beside(name: str) -> str:
+def _name_beside(name: str) -> str:
     """Return what a column of a task's data or choices is called beside the steps of its series."""
     return f"data.{name}" if name in {_SERIES, TIME} else name
 
@@ -271,20 +274,20 @@ def decode_embedded(cell: Any) -> bytes | None:
 # From samples to tasks
 
 
-def make_result(label: str, control: Control) -> dict[str, Any]:
+def _make_result(label: str, control: Control) -> dict[str, Any]:
     """Return the choice of a class as Label Studio writes it."""
     return {"from_name": control.name, "to_name": control.target, "type": "choices", "value": {"choices": [label]}}
 
 
 def make_prediction(label: str, score: float, version: str, control: Control) -> dict[str, Any]:
     """Return what a model says of a task; `score` is its probability of the class."""
-    return {"model_version": version, "score": score, "result": [make_result(label, control)]}
+    return {"model_version": version, "score": score, "result": [_make_result(label, control)]}
 
 
 def make_annotation(label: str, control: Control) -> dict[str, Any]:
     """Return a label that a sample has already, as of now: Label Studio sorts annotations by their times."""
     made = datetime.now(tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    result = [make_result(label, control)]
+    result = [_make_result(label, control)]
     return {"result": result, "was_cancelled": False, "ground_truth": False, "created_at": made}
 
 
@@ -304,7 +307,7 @@ def find_control(tasks: Sequence[LabelStudioTask], name: str | None = None) -> C
         found: dict[str, set[str]] = {}
         for task in tasks:
             for entry in list_objects(task.get(part)):
-                for result in filter(is_choice, list_objects(entry.get("result"))):
+                for result in filter(_is_choice, list_objects(entry.get("result"))):
                     found.setdefault(result["from_name"], set()).add(str(result.get("to_name", "")))
         if name is None and len(found) > 1:
             raise DataError(
@@ -337,9 +340,9 @@ def format_labeling_config(key: str, control: Control, classes: Sequence[str], c
     from xml.sax.saxutils import quoteattr
 
     def quote_text(text: str) -> str:
-        return quoteattr(NOT_XML.sub("\ufffd", text))
+        return quoteattr(_NOT_XML.sub("\ufffd", text))
 
-    tag = OBJECT_TAGS[key]
+    tag = _OBJECT_TAGS[key]
     shown = f'  <{tag} name={quote_text(control.target)} value="${key}"'
     if channels:
         lines = [f"    <Channel column={quote_text(name)}/>" for name in channels]

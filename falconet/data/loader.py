@@ -21,12 +21,11 @@ from falconet.data.augmentation import Augmentation, ImageAugmentation, SeriesAu
 from falconet.data.barycenters import average_pairs
 from falconet.data.cache import PixelCache, open_cache
 from falconet.data.dataset import ImageArray, Split, Unreadable, find_owner, match_labels
-from falconet.data.distortions import augment_images, augment_series, augment_tokens, mix_samples
-from falconet.data.files import fit_recordings
+from falconet.data.files import adapt_samples
 from falconet.data.preprocessing import (
     WHITES,
     AnyPreprocess,
-    Preprocess,
+    ImagePreprocess,
     SeriesPreprocess,
     TextPreprocess,
     create_preprocess,
@@ -35,32 +34,33 @@ from falconet.data.preprocessing import (
     to_unit,
 )
 from falconet.data.series import measure_series
+from falconet.data.transforms import augment_images, augment_series, augment_tokens, mix_samples
 from falconet.errors import ConfigError, DataError, UsageError
 from falconet.modalities import modality_of
-from falconet.spec import ImageSpec, InputSpec, Kind
+from falconet.spec import ImageSpec, InputSpec, ModalityName
 
 Purpose = Literal["data", "dropout", "order"]
-"""What random numbers are drawn for: distortions, what the network itself draws, or the order of samples."""
+"""Use of random numbers: augmentation, the network's own (such as dropout), or the order of samples."""
 
 Sampler = Literal["shuffle", "balanced", "sequential", "by_length"]
-"""How an epoch is drawn: each sample once in random order; as many, each class equally often; each once in order.
+"""Order of an epoch: each sample once, shuffled; as many, each class equally often; each once, in order.
 
-Or each once, texts of like lengths together, so that networks which leave padding out take less time.
+Or, with `by_length`, each once, texts of like lengths together, so that networks which skip padding take less time.
 """
 
 Batch = tuple[Tensor, ...]
 """A model's inputs; labels, `Int64[batch]`, or where samples are mixed soft labels, `Float32[batch classes]`.
 
-Then, where a teacher was asked beforehand, its logits, `Float32[batch classes]`.
+Then, where a teacher's logits were computed beforehand, these, `Float32[batch classes]`.
 """
 
 AHEAD = 2
-"""Batches that are prepared while the network computes."""
+"""Batches that are prefetched while the network computes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Loader:
-    """Feeds training and validation during training."""
+    """Batches for training and for validation during training."""
 
     inputs: Tensor | PixelCache
     """Prepared samples: images of 8 or 16 bits `(samples, channels, height, width)`, series fitted, texts as tokens."""
@@ -71,14 +71,14 @@ class Loader:
     sampler: Sampler = "sequential"
     seed: int = 0
     rank: int = 0
-    """Which of `world_size` processes this is; each gets its part of every batch."""
+    """Rank of this process among `world_size`; each gets its part of every batch."""
     world_size: int = 1
     limit: int | None = None
-    """Samples an epoch, drawn anew for each; None: all of them."""
-    answers: Float32[Tensor, "samples classes"] | None = None
-    """A teacher's logits for the samples as they are, which come with each batch; None: no teacher has been asked."""
+    """Samples per epoch, drawn anew for each; None: all samples."""
+    teacher_logits: Float32[Tensor, "samples classes"] | None = None
+    """A teacher's logits for the samples without augmentation, which come with each batch; None: no teacher."""
     num_classes: int | None = None
-    """Of targets that are mixed, a probability for each class; None: as many as the labels show."""
+    """Number of classes in mixed (soft) targets; None: as many as occur in the labels."""
     _walks: Iterator[int] = field(default_factory=lambda: itertools.count(1), init=False, repr=False)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -92,18 +92,18 @@ class Loader:
             raise DataError(f"wanted a sample a batch for each of {self.world_size} processes: found too few")
 
     def __len__(self) -> int:
-        """Batches an epoch, the same for every rank."""
+        """Batches per epoch, the same for every rank."""
         return math.ceil(self.drawn / (self.batch_size * self.world_size))
 
     @property
     def drawn(self) -> int:
-        """Samples of an epoch, for all ranks together."""
+        """Samples per epoch, over all ranks."""
         return len(self.labels) if self.limit is None else min(self.limit, len(self.labels))
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch, counted from 1, from batch `start` on.
 
-        Order and distortions of each batch follow from `seed`, `number` and the batch's position alone, so that any
+        Order and augmentation of each batch follow from `seed`, `number` and the batch's position alone, so that any
         epoch can be repeated, or gone on with, from any of its batches. Samples are spread evenly: batches differ by at
         most one, so that no batch of a single sample is left for the end, of which batch normalization has no variance.
         The next batches are prepared in threads of their own.
@@ -140,12 +140,12 @@ class Loader:
         return drawn
 
     def make_batch(self, indices: Int64[Tensor, " all_ranks"], number: int, position: int) -> Batch:
-        """Gather, augment and normalize this rank's part of a batch, and add the answers about it, if there are any."""
+        """Gather, augment and normalize this rank's part of a batch, and add the teacher's logits for it, if any."""
         batch = self.make_inputs(indices, number, position)
-        if self.answers is None:
+        if self.teacher_logits is None:
             return batch
         mine = torch.tensor_split(indices, self.world_size)[self.rank]
-        return batch[0], batch[1], self.answers.index_select(0, mine)
+        return batch[0], batch[1], self.teacher_logits.index_select(0, mine)
 
     def make_inputs(self, indices: Int64[Tensor, " all_ranks"], number: int, position: int) -> Batch:
         """Gather, augment and normalize this rank's part of a batch."""
@@ -159,7 +159,7 @@ class Loader:
         if isinstance(self.augmentation, SeriesAugmentation) and self.augmentation.barycenter:
             raw = self.average(raw, mine, self.augmentation.barycenter, generator)
         num_classes = self.num_classes or int(self.labels.max()) + 1
-        return augment(raw, labels, num_classes, self.preprocess, self.augmentation, generator)
+        return _augment(raw, labels, num_classes, self.preprocess, self.augmentation, generator)
 
     def average(
         self, raw: Tensor, indices: Int64[Tensor, " batch"], probability: float, generator: torch.Generator
@@ -193,13 +193,13 @@ def draw_partners(
 @torch.no_grad()
 def to_input(raw: Tensor, preprocess: AnyPreprocess) -> Tensor:
     """Return prepared samples as a model's input."""
-    if isinstance(preprocess, Preprocess):
-        return normalize_images(to_unit(raw), preprocess)
+    if isinstance(preprocess, ImagePreprocess):
+        return _normalize_images(to_unit(raw), preprocess)
     return preprocess.normalize(raw if raw.is_floating_point() else raw.long())
 
 
 @torch.no_grad()
-def augment(
+def _augment(
     raw: Tensor,
     labels: Int64[Tensor, " batch"],
     num_classes: int,
@@ -207,21 +207,21 @@ def augment(
     augmentation: Augmentation,
     generator: torch.Generator,
 ) -> Batch:
-    """Return prepared samples as a model's input, each distorted in its own way."""
-    if isinstance(augmentation, ImageAugmentation) and isinstance(preprocess, Preprocess):
+    """Return prepared samples as a model's input, each augmented by its own random draws."""
+    if isinstance(augmentation, ImageAugmentation) and isinstance(preprocess, ImagePreprocess):
         images = augment_images(to_unit(raw), augmentation, generator)
         mixed: Tensor = labels
         if augmentation.mixes:
             images, mixed = mix_samples(images, labels, num_classes, augmentation, generator)
-        return normalize_images(images, preprocess), mixed
+        return _normalize_images(images, preprocess), mixed
     if isinstance(augmentation, SeriesAugmentation):
         return augment_series(to_input(raw, preprocess), augmentation, generator), labels
     assert isinstance(augmentation, TextAugmentation)
     return augment_tokens(to_input(raw, preprocess), augmentation, generator), labels
 
 
-def normalize_images(
-    images: Float32[Tensor, "batch channels height width"], preprocess: Preprocess
+def _normalize_images(
+    images: Float32[Tensor, "batch channels height width"], preprocess: ImagePreprocess
 ) -> Float32[Tensor, "batch channels height width"]:
     """Normalize in place, as `preprocess` does, and lay the channels innermost, as convolutions want them."""
     return images.sub_(preprocess.mean).div_(preprocess.std).contiguous(memory_format=torch.channels_last)
@@ -244,11 +244,11 @@ class LoadedInputs:
 
     inputs: Tensor | PixelCache
     split: Split
-    """Its readable samples, in the order of `inputs`."""
+    """The split's readable samples, in the order of `inputs`."""
     kept: Int64[np.ndarray, " readable"]
-    """Where each of them stood in the split."""
+    """Position of each readable sample in the whole split."""
     unreadable: tuple[Unreadable, ...]
-    """The others."""
+    """Samples that cannot be read, with reasons."""
 
 
 def load_inputs(split: Split, spec: InputSpec, tokenizer: str | None = None) -> LoadedInputs:
@@ -256,18 +256,18 @@ def load_inputs(split: Split, spec: InputSpec, tokenizer: str | None = None) -> 
 
     Raises DataError where nothing can be read, StorageError where the file finds no room.
     """
-    return LOADERS[spec.kind](split, spec, tokenizer)
+    return _LOADERS[spec.kind](split, spec, tokenizer)
 
 
-def load_images(split: Split, spec: ImageSpec, tokenizer: str | None) -> LoadedInputs:
+def _load_images(split: Split, spec: ImageSpec, tokenizer: str | None) -> LoadedInputs:
     """Prepare images: arrays in memory, all that must be decoded in a file."""
     if isinstance(split.samples, ImageArray):
-        return load_in_memory(split, spec, tokenizer)
+        return _load_in_memory(split, spec, tokenizer)
     cache, unreadable = open_cache(split, spec)
     return LoadedInputs(cache, split.take(cache.rows) if unreadable else split, cache.rows, unreadable)
 
 
-def load_in_memory(split: Split, spec: InputSpec, tokenizer: str | None) -> LoadedInputs:
+def _load_in_memory(split: Split, spec: InputSpec, tokenizer: str | None) -> LoadedInputs:
     """Prepare samples in memory."""
     samples = ADAPTERS[spec.kind].rescale(split.samples, spec)
     inputs, reasons = load_prepared(samples, create_preprocess(spec, tokenizer))
@@ -299,7 +299,7 @@ def load_batches(
         raise ConfigError(f"augmentation: wanted one of {spec.kind}, found one of {augmentation.kind}")
     if modality_of(spec).has_tokens and tokenizer is None:
         raise UsageError("tokenizer: wanted the one that goes with a spec of texts, found none; a model has its own")
-    held = load_inputs(replace(split, samples=fit_recordings(split.samples, spec)), spec, tokenizer)
+    held = load_inputs(replace(split, samples=adapt_samples(split.samples, spec)), spec, tokenizer)
     known = classes or dataset.classes
     labels = torch.from_numpy(match_labels(held.split, dataset.classes, known))
     preprocess = create_preprocess(spec, tokenizer)
@@ -309,7 +309,7 @@ def load_batches(
 
 def measure_inputs(inputs: Tensor | PixelCache, spec: InputSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return each channel's mean and standard deviation: of pixels in units of 0..1, of series as they are."""
-    return MEASURES[spec.kind](inputs)
+    return _MEASURES[spec.kind](inputs)
 
 
 def measure_pixels(pixels: Tensor | PixelCache) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -318,7 +318,7 @@ def measure_pixels(pixels: Tensor | PixelCache) -> tuple[tuple[float, ...], tupl
     for part in torch.split(torch.arange(len(pixels)), 1024):
         batch = pixels.take(part) if isinstance(pixels, PixelCache) else pixels[part]
         white = WHITES[batch.dtype]
-        counts = counts + torch.stack([count_levels(channel, white) for channel in batch.unbind(1)])
+        counts = counts + torch.stack([_count_levels(channel, white) for channel in batch.unbind(1)])
     levels = np.arange(white + 1) / white
     means, stds = [], []
     for weights in counts.numpy():
@@ -329,22 +329,22 @@ def measure_pixels(pixels: Tensor | PixelCache) -> tuple[tuple[float, ...], tupl
     return tuple(means), tuple(stds)
 
 
-def count_levels(channel: UInt[Tensor, "batch height width"], white: int) -> Int64[Tensor, " levels"]:
+def _count_levels(channel: UInt[Tensor, "batch height width"], white: int) -> Int64[Tensor, " levels"]:
     """Return how many pixels have each gray level."""
     return torch.bincount(channel.flatten().int(), minlength=white + 1)
 
 
-def measure_steps(series: Tensor | PixelCache) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _measure_steps(series: Tensor | PixelCache) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return each channel's mean and standard deviation."""
     assert isinstance(series, Tensor)
     return measure_series(series.numpy())
 
 
-LOADERS: Mapping[Kind, Callable[[Split, Any, str | None], LoadedInputs]] = MappingProxyType(
-    {"image": load_images, "series": load_in_memory, "text": load_in_memory}
+_LOADERS: Mapping[ModalityName, Callable[[Split, Any, str | None], LoadedInputs]] = MappingProxyType(
+    {"image": _load_images, "series": _load_in_memory, "text": _load_in_memory}
 )
 
-MEASURES: Mapping[Kind, Callable[[Tensor | PixelCache], tuple[tuple[float, ...], tuple[float, ...]]]] = (
-    MappingProxyType({"image": measure_pixels, "series": measure_steps})
+_MEASURES: Mapping[ModalityName, Callable[[Tensor | PixelCache], tuple[tuple[float, ...], tuple[float, ...]]]] = (
+    MappingProxyType({"image": measure_pixels, "series": _measure_steps})
 )
-"""Of inputs that are normalized; tokens are not."""
+"""Functions that compute mean and std of inputs; tokens are not normalized."""

@@ -1,4 +1,4 @@
-"""Tables as sources: one file, a folder of files named for splits, or pictures with tables beside them.
+"""Tables as sources: one file, a folder of files named for splits, or images with tables beside them.
 
 Importing this does not import torch.
 """
@@ -24,7 +24,7 @@ from falconet.data.columns import (
 )
 from falconet.data.dataset import SPLIT_NAMES, Dataset, to_text
 from falconet.data.files import SPLIT_FOLDERS, count_ignored, is_visible, list_folders
-from falconet.data.rows import ROWS, check_splits, list_bad, read_part, spell_labels, take_usable, to_files
+from falconet.data.rows import ROWS, check_splits, drop_missing_labels, list_bad, read_part, take_usable, to_files
 from falconet.data.splits import DataConfig
 from falconet.errors import DataError
 from falconet.tables import READABLE, Table, read_table
@@ -79,7 +79,7 @@ def read_table_folder(folder: Path, config: DataConfig) -> Dataset:
 
 
 def find_metadata(folder: Path) -> dict[str, Path]:
-    """Return split -> `metadata.csv` and the like beside the pictures, as folders of the Hugging Face Hub have them.
+    """Return split -> `metadata.csv` and the like beside the images, as folders of the Hugging Face Hub have them.
 
     "" is the split of one in the folder itself. Without that and one for training, those of other splits where the
     folder holds no other folders.
@@ -99,7 +99,7 @@ def find_metadata(folder: Path) -> dict[str, Path]:
 
 
 def read_metadata_folder(folder: Path, config: DataConfig) -> Dataset:
-    """Read a folder of pictures whose classes stand in tables beside them, one for all or one for each split."""
+    """Read a folder of images whose classes are in tables beside them, one for all or one for each split."""
     paths = find_metadata(folder)
     tables = {split: move_paths(read_table(path), folder) for split, path in paths.items() if split or len(paths) == 1}
     return read_tables(str(folder), tables, config)
@@ -147,11 +147,11 @@ def read_tables(source: str, tables: Mapping[str, Table], config: DataConfig) ->
     tables = {split: table for split, table in tables.items() if split not in unlabeled}
     for table in tables.values():
         further = (name for name in config.extra if name != LINES)
-        check_same(first, table, [*roles.columns.values(), *roles.values, *further])
+        _check_same(first, table, [*roles.columns.values(), *roles.values, *further])
     tables = {split: spell_numbers(table, roles.values, comma) for split, table in tables.items()}
     if "" not in tables:
         roles = replace(roles, columns={role: name for role, name in roles.columns.items() if role != "split"})
-    parts = spell_labels([read_part(table, split, roles, config) for split, table in tables.items()])
+    parts = drop_missing_labels([read_part(table, split, roles, config) for split, table in tables.items()])
     unreadable = [item for table, part in zip(tables.values(), parts, strict=True) for item in list_bad(table, part)]
     usable = [take_usable(part) for part in parts]
     check_splits(source, usable, unreadable)
@@ -165,7 +165,7 @@ def read_tables(source: str, tables: Mapping[str, Table], config: DataConfig) ->
     return replace(dataset, columns=roles.columns, notes=(*notes, *left))
 
 
-def check_same(first: Table, table: Table, names: Iterable[str]) -> None:
+def _check_same(first: Table, table: Table, names: Iterable[str]) -> None:
     """Raise DataError where a table lacks a column of the first one."""
     missing = [name for name in names if name not in table.columns]
     if missing:

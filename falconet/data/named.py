@@ -22,23 +22,23 @@ from falconet.data.arrays import as_images, read_idx_pair, to_splits
 from falconet.data.dataset import Dataset, ImageArray, Split
 from falconet.data.series import series_dataset
 from falconet.errors import DataError, MissingExtraError
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 from falconet.storage import open_regular, read_regular
 from falconet.tables import MAX_BYTES, check_size
 
-Arrays = Mapping[str, tuple[np.ndarray, np.ndarray]]
-"""By split: images `(n, height, width, channels)`, uint8, and labels `(n,)`, int64."""
+_Arrays = Mapping[str, tuple[np.ndarray, np.ndarray]]
+"""Images `(n, height, width, channels)`, uint8, and labels `(n,)`, int64, by split."""
 
-IDX_FILES = {
+_IDX_FILES = {
     "idx": {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"},
     "emnist": {"train": "emnist-balanced-train-images-idx3-ubyte", "test": "emnist-balanced-test-images-idx3-ubyte"},
 }
 """Files of images by layout and split; those of labels are named alike."""
 
-CIFAR_FOLDERS = {"cifar10": "cifar-10-batches-bin", "cifar100": "cifar-100-binary"}
+_CIFAR_FOLDERS = {"cifar10": "cifar-10-batches-bin", "cifar100": "cifar-100-binary"}
 """Folders of the binary versions, as they are unpacked."""
-CIFAR10_TRAIN = re.compile(r"data_batch_(\d+)\.bin")
-CIFAR_SIZE = 32
+_CIFAR10_TRAIN = re.compile(r"data_batch_(\d+)\.bin")
+_CIFAR_SIZE = 32
 
 
 def read_named(name: str, data_root: Path) -> Dataset:
@@ -48,15 +48,15 @@ def read_named(name: str, data_root: Path) -> Dataset:
     SciPy.
     """
     if name == "digits":
-        return read_digits()
+        return _read_digits()
     layout = DOWNLOADABLE[name].layout
     if layout == "cifar":
-        return read_cifar(name, data_root)
-    arrays = read_svhn(name, data_root) if layout == "svhn" else read_idx_set(name, data_root)
-    return from_named_arrays(name, arrays)
+        return _read_cifar(name, data_root)
+    arrays = _read_svhn(name, data_root) if layout == "svhn" else _read_idx_set(name, data_root)
+    return _from_named_arrays(name, arrays)
 
 
-def read_digits() -> Dataset:
+def _read_digits() -> Dataset:
     """The embedded 1,797 digits of 8x8 pixels; their 17 gray levels are stretched over 0..255."""
     with resources.files("falconet.data").joinpath("digits.npz").open("rb") as file, np.load(file) as archive:
         levels, labels = archive["images"], archive["labels"]
@@ -64,17 +64,17 @@ def read_digits() -> Dataset:
     return from_arrays("digits", "image", *to_splits({"train": (images, labels.astype(np.int64))}, "digits", None))
 
 
-def read_idx_set(name: str, data_root: Path) -> Arrays:
+def _read_idx_set(name: str, data_root: Path) -> _Arrays:
     """Read a set of IDX files, compressed or not."""
     known = DOWNLOADABLE[name]
     folder = data_root / known.name / "raw"
-    files = IDX_FILES[known.layout]
+    files = _IDX_FILES[known.layout]
     stems = [stem for images in files.values() for stem in (images, images.replace("images-idx3", "labels-idx1"))]
-    if not all(find_plain_or_compressed(folder, stem) for stem in stems):
+    if not all(_find_plain_or_compressed(folder, stem) for stem in stems):
         options = {"split": "balanced"} if known.layout == "emnist" else {}
-        fetch(name, data_root, f"put its IDX files into {folder}", **options)
+        _fetch(name, data_root, f"put its IDX files into {folder}", **options)
     arrays = {
-        split: read_idx_pair(find_plain_or_compressed(folder, stem) or folder / stem) for split, stem in files.items()
+        split: read_idx_pair(_find_plain_or_compressed(folder, stem) or folder / stem) for split, stem in files.items()
     }
     if known.layout != "emnist":
         return arrays
@@ -82,36 +82,36 @@ def read_idx_set(name: str, data_root: Path) -> Arrays:
     return {split: (images.transpose(0, 2, 1, 3), labels) for split, (images, labels) in arrays.items()}
 
 
-def find_plain_or_compressed(folder: Path, stem: str) -> Path | None:
+def _find_plain_or_compressed(folder: Path, stem: str) -> Path | None:
     """Return a file of this name, or its twin compressed by gzip."""
     return next((path for path in (folder / stem, folder / f"{stem}.gz") if path.is_file()), None)
 
 
-def read_svhn(name: str, data_root: Path) -> Arrays:
+def _read_svhn(name: str, data_root: Path) -> _Arrays:
     """Read the cropped house numbers, `train_32x32.mat` and `test_32x32.mat`, through torchvision."""
     if importlib.util.find_spec("scipy") is None:
         raise MissingExtraError("hub", f"reading {name}")
     remedy = f"put train_32x32.mat and test_32x32.mat into {data_root}"
-    parts = {split: fetch(name, data_root, remedy, split=split) for split in ("train", "test")}
+    parts = {split: _fetch(name, data_root, remedy, split=split) for split in ("train", "test")}
     return {split: (as_images(part.data, name), np.asarray(part.labels, np.int64)) for split, part in parts.items()}
 
 
-def read_cifar(name: str, data_root: Path) -> Dataset:
+def _read_cifar(name: str, data_root: Path) -> Dataset:
     """Read CIFAR from its binary version where that is whole, else through torchvision.
 
     Its Python version is a pickle, which runs code when read, so that only torchvision reads it, having checked that
     it is the published one.
     """
-    folder = data_root / CIFAR_FOLDERS[name]
-    if all((folder / file).is_file() for file in list_cifar_files(name)):
+    folder = data_root / _CIFAR_FOLDERS[name]
+    if all((folder / file).is_file() for file in _list_cifar_files(name)):
         return read_cifar_binaries(folder, name)
     remedy = f"unpack its binary or Python version into {data_root}, which gives {folder.name} there"
-    parts = {split: fetch(name, data_root, remedy, train=split == "train") for split in ("train", "test")}
+    parts = {split: _fetch(name, data_root, remedy, train=split == "train") for split in ("train", "test")}
     arrays = {split: (as_images(part.data, name), np.asarray(part.targets, np.int64)) for split, part in parts.items()}
-    return from_named_arrays(name, arrays)
+    return _from_named_arrays(name, arrays)
 
 
-def list_cifar_files(name: str) -> list[str]:
+def _list_cifar_files(name: str) -> list[str]:
     """Return the names of all record files of the published binary version."""
     return (
         ["train.bin", "test.bin"]
@@ -120,7 +120,7 @@ def list_cifar_files(name: str) -> list[str]:
     )
 
 
-def fetch(name: str, data_root: Path, remedy: str, **options: Any) -> Any:
+def _fetch(name: str, data_root: Path, remedy: str, **options: Any) -> Any:
     """Return torchvision's object for a set, downloaded into `data_root` unless it lies there.
 
     Raises DataError, with what to do, where that fails.
@@ -140,18 +140,18 @@ def fetch(name: str, data_root: Path, remedy: str, **options: Any) -> Any:
 
 def find_cifar_binaries(folder: Path) -> bool:
     """Tell whether a folder holds record files of CIFAR-10's or CIFAR-100's binary version."""
-    return bool(list_cifar10_batches(folder)) or is_cifar100(folder)
+    return bool(_list_cifar10_batches(folder)) or _is_cifar100(folder)
 
 
-def list_cifar10_batches(folder: Path) -> list[Path]:
+def _list_cifar10_batches(folder: Path) -> list[Path]:
     """Return the training files of CIFAR-10, by number."""
     matches = [
-        (match, path) for path in folder.glob("data_batch_*.bin") if (match := CIFAR10_TRAIN.fullmatch(path.name))
+        (match, path) for path in folder.glob("data_batch_*.bin") if (match := _CIFAR10_TRAIN.fullmatch(path.name))
     ]
     return [path for _, path in sorted((int(match[1]), path) for match, path in matches)]
 
 
-def is_cifar100(folder: Path) -> bool:
+def _is_cifar100(folder: Path) -> bool:
     """Tell whether a folder holds CIFAR-100; the name of its training file alone says too little."""
     return (folder / "train.bin").is_file() and any(
         (folder / other).is_file() for other in ("test.bin", "fine_label_names.txt")
@@ -166,30 +166,30 @@ def read_cifar_binaries(folder: Path, source: str, max_bytes: int = MAX_BYTES) -
     Raises DataError for a file that does not hold whole records, for files of more than `max_bytes` together, before
     they are read, or a label of no class.
     """
-    batches = list_cifar10_batches(folder)
+    batches = _list_cifar10_batches(folder)
     name, test, names_file, labels = ("cifar10", "test_batch.bin", "batches.meta.txt", 1)
     if not batches:
         batches = [folder / "train.bin"]
         name, test, names_file, labels = ("cifar100", "test.bin", "fine_label_names.txt", 2)
     tests = [folder / test] if (folder / test).is_file() else []
     check_size(folder, sum(path.stat().st_size for path in (*batches, *tests) if path.is_file()), max_bytes)
-    arrays = {"train": read_cifar_records(batches, labels)}
+    arrays = {"train": _read_cifar_records(batches, labels)}
     if tests:
-        arrays["test"] = read_cifar_records(tests, labels)
-    classes = read_class_names(folder / names_file) or DOWNLOADABLE[name].classes
+        arrays["test"] = _read_cifar_records(tests, labels)
+    classes = _read_class_names(folder / names_file) or DOWNLOADABLE[name].classes
     return from_arrays(source, "image", *to_splits(arrays, source, np.array(classes)))
 
 
-def read_cifar_records(paths: Sequence[Path], label_bytes: int) -> tuple[np.ndarray, np.ndarray]:
+def _read_cifar_records(paths: Sequence[Path], label_bytes: int) -> tuple[np.ndarray, np.ndarray]:
     """Return images and labels of record files, one after the other; of several label bytes, the last counts."""
-    records = [read_records(path, label_bytes + 3 * CIFAR_SIZE**2) for path in paths]
-    planes = [part[:, label_bytes:].reshape(-1, 3, CIFAR_SIZE, CIFAR_SIZE) for part in records]
-    images = np.empty((sum(map(len, records)), CIFAR_SIZE, CIFAR_SIZE, 3), dtype=np.uint8)
+    records = [_read_records(path, label_bytes + 3 * _CIFAR_SIZE**2) for path in paths]
+    planes = [part[:, label_bytes:].reshape(-1, 3, _CIFAR_SIZE, _CIFAR_SIZE) for part in records]
+    images = np.empty((sum(map(len, records)), _CIFAR_SIZE, _CIFAR_SIZE, 3), dtype=np.uint8)
     np.concatenate([part.transpose(0, 2, 3, 1) for part in planes], out=images)
     return images, np.concatenate([part[:, label_bytes - 1] for part in records]).astype(np.int64)
 
 
-def read_records(path: Path, size: int) -> UInt8[np.ndarray, "records size"]:
+def _read_records(path: Path, size: int) -> UInt8[np.ndarray, "records size"]:
     """Read a file of records of `size` bytes."""
     try:
         with open_regular(path) as file:
@@ -201,7 +201,7 @@ def read_records(path: Path, size: int) -> UInt8[np.ndarray, "records size"]:
     return content.reshape(-1, size)
 
 
-def read_class_names(path: Path) -> tuple[str, ...]:
+def _read_class_names(path: Path) -> tuple[str, ...]:
     """Return the lines that are not blank; none where there is no such file."""
     if not path.is_file():
         return ()
@@ -209,20 +209,20 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     return tuple(line.strip() for line in lines if line.strip())
 
 
-def from_named_arrays(name: str, arrays: Arrays) -> Dataset:
+def _from_named_arrays(name: str, arrays: _Arrays) -> Dataset:
     """Make a Dataset of a known set's arrays."""
     return from_arrays(name, "image", *to_splits(arrays, name, np.array(DOWNLOADABLE[name].classes)))
 
 
-def from_arrays(source: str, kind: Kind, splits: Mapping[str, Split], classes: tuple[str, ...]) -> Dataset:
+def from_arrays(source: str, kind: ModalityName, splits: Mapping[str, Split], classes: tuple[str, ...]) -> Dataset:
     """Wrap splits of arrays: of images of one size in each split, or of series.
 
     Raises DataError where the channels of series differ between splits.
     """
-    return WRAPPERS[kind](source, splits, classes)
+    return _WRAPPERS[kind](source, splits, classes)
 
 
-def image_dataset(source: str, splits: Mapping[str, Split], classes: tuple[str, ...]) -> Dataset:
+def _image_dataset(source: str, splits: Mapping[str, Split], classes: tuple[str, ...]) -> Dataset:
     """Wrap splits of images in memory."""
     shapes = [split.samples.read(0).shape for split in splits.values()]
     height, width, _ = shapes[0]
@@ -232,7 +232,7 @@ def image_dataset(source: str, splits: Mapping[str, Split], classes: tuple[str, 
     return Dataset(source, classes, splits, channels, (height, width), value_range=deep)
 
 
-WRAPPERS: Mapping[Kind, Callable[[str, Mapping[str, Split], tuple[str, ...]], Dataset]] = MappingProxyType(
-    {"image": image_dataset, "series": series_dataset}
+_WRAPPERS: Mapping[ModalityName, Callable[[str, Mapping[str, Split], tuple[str, ...]], Dataset]] = MappingProxyType(
+    {"image": _image_dataset, "series": series_dataset}
 )
-"""Of splits of arrays, by what arrays can hold."""
+"""Functions that make a Dataset of splits of arrays, by kind of sample."""

@@ -1,4 +1,4 @@
-"""Data sets of samples at hand: arrays, texts, pictures of Pillow, tables in memory. Importing it imports no torch."""
+"""Data sets of samples at hand: arrays, texts, images of Pillow, tables in memory. Importing it imports no torch."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from falconet.data.arrays import (
     to_splits,
 )
 from falconet.data.dataset import Dataset, ImageList, Split, Texts, hash_bytes
-from falconet.data.images import convert_image, is_deep
+from falconet.data.images import convert_image, is_high_bit_depth
 from falconet.data.manifests import read_tables
 from falconet.data.named import from_arrays
 from falconet.data.series import NO_VALUES, count_steps, series_dataset
 from falconet.data.sources import check_all_readable, split_dataset
 from falconet.data.splits import Columns, DataConfig
 from falconet.errors import ConfigError, DataError, UsageError
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 from falconet.tables import Table
 
-WANTED = "an array, or a list of texts, PIL images or arrays"
+_WANTED = "an array, or a list of texts, PIL images or arrays"
 _MISSING = ("NAType", "NaTType")
-"""What pandas has for a missing cell, beside NaN and None."""
+"""Types of a missing cell in pandas, besides NaN and None."""
 
 
 def read_arrays(
@@ -49,35 +49,35 @@ def read_arrays(
     """Make a data set of samples at hand; see `Dataset.from_arrays`."""
     config = config or DataConfig()
     given = {"train": (x, y), "val": val, "test": test}
-    pairs = {split: check_pair(split, pair) for split, pair in given.items() if pair is not None}
+    pairs = {split: _check_pair(split, pair) for split, pair in given.items() if pair is not None}
     origins = {split: "x" if split == "train" else f"{split}[0]" for split in pairs}
     labels = {split: _read_labels(pair[1], "y" if split == "train" else f"{split}[1]") for split, pair in pairs.items()}
-    listed = {split: list_samples(pair[0], origins[split]) for split, pair in pairs.items()}
+    listed = {split: _list_samples(pair[0], origins[split]) for split, pair in pairs.items()}
     for split, samples in listed.items():
         if len(samples) != len(labels[split]):
             found = f"{len(samples):,} samples and {len(labels[split]):,} labels"
             raise DataError(f"{split}: wanted as many labels as samples, found {found}; leave out what has no partner")
-    kinds = {split: tell_kind(samples, config.kind) for split, samples in listed.items()}
+    kinds = {split: _tell_kind(samples, config.kind) for split, samples in listed.items()}
     if len(set(kinds.values())) > 1:
         found = ", ".join(f"{kind} in {split}" for split, kind in kinds.items())
         raise DataError(f"wanted samples of one kind, found {found}; let config say the kind, as DataConfig(kind=...)")
-    make = {"image": _make_images, "series": make_series, "text": _make_texts}[kinds["train"]]
+    make = {"image": _make_images, "series": _make_series, "text": _make_texts}[kinds["train"]]
     dataset = make({split: (listed[split], labels[split]) for split in pairs}, origins, name, config)
     return split_dataset(dataset, config)
 
 
 Parts = Mapping[str, tuple[Any, np.ndarray]]
-"""By split: samples at hand, and their labels."""
+"""Samples in memory and their labels, by split."""
 
 
-def check_pair(split: str, pair: Any) -> tuple[Any, Any]:
+def _check_pair(split: str, pair: Any) -> tuple[Any, Any]:
     """Return samples and labels. Raises UsageError for anything else."""
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise UsageError(f"{split}: wanted a pair of samples and labels, found {type(pair).__name__}")
     return pair[0], pair[1]
 
 
-def list_samples(samples: Any, origin: str) -> np.ndarray | list[Any]:
+def _list_samples(samples: Any, origin: str) -> np.ndarray | list[Any]:
     """Return samples as an array of numbers, or as a list of one entry a sample."""
     if is_array(samples) and not is_image(samples):
         array = to_numpy(samples)
@@ -88,7 +88,7 @@ def list_samples(samples: Any, origin: str) -> np.ndarray | list[Any]:
         else:
             return array
     if isinstance(samples, str | bytes | Mapping) or is_image(samples) or not isinstance(samples, Iterable):
-        raise UsageError(f"{origin}: wanted {WANTED}, found {type(samples).__name__}")
+        raise UsageError(f"{origin}: wanted {_WANTED}, found {type(samples).__name__}")
     listed = list(samples)
     if not listed:
         raise DataError(f"{origin}: wanted samples, found none")
@@ -100,7 +100,7 @@ def list_samples(samples: Any, origin: str) -> np.ndarray | list[Any]:
     return listed
 
 
-def tell_kind(samples: np.ndarray | Sequence[Any], asked: Kind | None) -> Kind:
+def _tell_kind(samples: np.ndarray | Sequence[Any], asked: ModalityName | None) -> ModalityName:
     """Return what samples are, by the first one's type and dimensions where nobody says it."""
     first = samples[0]
     if isinstance(first, str):
@@ -118,7 +118,7 @@ def _read_labels(labels: Any, origin: str) -> np.ndarray:
     if listed.ndim == 1 and listed.dtype.kind in "OUT":
         cells = listed.tolist()
         for index, cell in enumerate(cells):
-            if is_missing(cell) or (isinstance(cell, str) and not cell.strip()):
+            if _is_missing(cell) or (isinstance(cell, str) and not cell.strip()):
                 found = "an empty string" if isinstance(cell, str) else cell
                 raise DataError(f"{origin}[{index}]: wanted a class, found {found}; leave this sample out")
         texts = any(isinstance(cell, str) for cell in cells)
@@ -126,7 +126,7 @@ def _read_labels(labels: Any, origin: str) -> np.ndarray:
     return as_labels(listed, origin)
 
 
-def is_missing(cell: Any) -> bool:
+def _is_missing(cell: Any) -> bool:
     """Whether a cell stands for nothing."""
     lost = isinstance(cell, float) and math.isnan(cell)
     return cell is None or lost or type(cell).__name__ in _MISSING
@@ -141,24 +141,24 @@ def _make_texts(parts: Parts, origins: Mapping[str, str], name: str, config: Dat
     numbers, classes = number_labels(parts, name, None, "texts")
     places = name_samples(numbers, name)
     splits = {
-        split: Split(Texts(texts, places[split]), numbers[split], hash_all([text.encode() for text in texts]))
+        split: Split(Texts(texts, places[split]), numbers[split], _hash_all([text.encode() for text in texts]))
         for split, (texts, _) in parts.items()
     }
     size = int(np.median([len(text) for texts, _ in parts.values() for text in texts]))
     return Dataset(name, classes, splits, 1, (size,), kind="text")
 
 
-def hash_all(contents: Sequence[bytes]) -> np.ndarray:
+def _hash_all(contents: Sequence[bytes]) -> np.ndarray:
     return np.array([hash_bytes(content) for content in contents], dtype=np.uint64)
 
 
-def make_series(parts: Parts, origins: Mapping[str, str], name: str, config: DataConfig) -> Dataset:
+def _make_series(parts: Parts, origins: Mapping[str, str], name: str, config: DataConfig) -> Dataset:
     """Make a data set of series."""
-    listed = {split: (list_series(series, origins[split]), labels) for split, (series, labels) in parts.items()}
+    listed = {split: (_list_series(series, origins[split]), labels) for split, (series, labels) in parts.items()}
     return series_dataset(name, *to_series_splits(listed, name, None))
 
 
-def list_series(series: np.ndarray | Sequence[Any], origin: str) -> list[np.ndarray]:
+def _list_series(series: np.ndarray | Sequence[Any], origin: str) -> list[np.ndarray]:
     """Return series as `(channels, steps)`, without the NaN behind each."""
     if isinstance(series, np.ndarray):
         return find_series({"series": series}, "series", origin)
@@ -177,7 +177,7 @@ def list_series(series: np.ndarray | Sequence[Any], origin: str) -> list[np.ndar
 
 def _make_images(parts: Parts, origins: Mapping[str, str], name: str, config: DataConfig) -> Dataset:
     """Make a data set of images: of one size as one array, of several sizes as they are."""
-    listed = {split: list_images(images, origins[split]) for split, (images, _) in parts.items()}
+    listed = {split: _list_images(images, origins[split]) for split, (images, _) in parts.items()}
     alike = {(image.shape, image.dtype) for images in listed.values() for image in images}
     if len(alike) == 1:
         stacked = {
@@ -198,7 +198,7 @@ def _make_images(parts: Parts, origins: Mapping[str, str], name: str, config: Da
         split: Split(
             ImageList(list(images), places[split]),
             numbers[split],
-            hash_all([f"{image.shape}".encode() + image.tobytes() for image in images]),
+            _hash_all([f"{image.shape}".encode() + image.tobytes() for image in images]),
         )
         for split, images in listed.items()
     }
@@ -207,7 +207,7 @@ def _make_images(parts: Parts, origins: Mapping[str, str], name: str, config: Da
     return Dataset(name, classes, splits, int(shapes[:, 2].max()), (height, width))
 
 
-def list_images(images: np.ndarray | Sequence[Any], origin: str) -> np.ndarray | list[np.ndarray]:
+def _list_images(images: np.ndarray | Sequence[Any], origin: str) -> np.ndarray | list[np.ndarray]:
     """Return images as `(height, width, channels)`, of any numbers."""
     if isinstance(images, np.ndarray):
         return as_images(images, origin)
@@ -216,7 +216,7 @@ def list_images(images: np.ndarray | Sequence[Any], origin: str) -> np.ndarray |
         place = f"{origin}[{index}]"
         if isinstance(image, str):
             raise DataError(f"{place}: wanted a PIL image or an array, found a text; open files with PIL.Image.open")
-        if is_image(image) and not is_deep(image):
+        if is_image(image) and not is_high_bit_depth(image):
             found.append(convert_image(image))
             continue
         array = to_numpy(image)
@@ -234,7 +234,7 @@ def read_dataframe(df: Any, columns: Columns, *, root: Path, name: str, config: 
     config = config or DataConfig()
     named = {role: column for role, column in dataclasses.asdict(columns).items() if column is not None}
     config = dataclasses.replace(config, columns=dataclasses.replace(config.columns, **named))
-    cells = read_columns(df)
+    cells = _read_columns(df)
     count = len(next(iter(cells.values()), ()))
     if not count:
         raise DataError(f"{name}: wanted a table with rows, found {len(cells)} columns without any")
@@ -244,7 +244,7 @@ def read_dataframe(df: Any, columns: Columns, *, root: Path, name: str, config: 
     return split_dataset(dataset, config)
 
 
-def read_columns(df: Any) -> dict[str, list[Any]]:
+def _read_columns(df: Any) -> dict[str, list[Any]]:
     """Return the columns of a table in memory, None where a cell is missing. Raises UsageError, ConfigError."""
     names = df.keys() if isinstance(df, Mapping) else getattr(df, "column_names", getattr(df, "columns", None))
     if names is None or isinstance(df, type):
@@ -266,4 +266,4 @@ def _list_cells(column: Any) -> list[Any]:
     convert = next((name for name in ("to_pylist", "to_list", "tolist") if hasattr(column, name)), None)
     cells = list(column) if convert is None else getattr(column, convert)()
     cells = [cell.item() if isinstance(cell, np.generic) else cell for cell in cells]
-    return [None if is_missing(cell) else cell for cell in cells]
+    return [None if _is_missing(cell) else cell for cell in cells]

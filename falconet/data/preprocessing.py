@@ -18,14 +18,14 @@ from jaxtyping import Float32, Int64, Shaped, UInt, UInt8
 from torch import SymInt, Tensor, nn
 
 from falconet.data.dataset import ImageArray, Samples, Texts
-from falconet.data.series import fit_series
+from falconet.data.series import pad_or_resample
 from falconet.data.spectra import LogMel
 from falconet.data.texts import TextEncoder
 from falconet.errors import DataError
-from falconet.spec import ImageSpec, InputSpec, Kind, SeriesSpec, TextSpec
+from falconet.spec import ImageSpec, InputSpec, ModalityName, SeriesSpec, TextSpec
 
 
-class Preprocess(nn.Module):
+class ImagePreprocess(nn.Module):
     """Raw images of any size to normalized input, in float32 throughout.
 
     In order: to 0..1; channels as the spec has them (gray repeated, color weighted to luma by ITU-R BT.601); scaled by
@@ -71,7 +71,7 @@ class Preprocess(nn.Module):
             return _interpolate(x, *self.spec.inner_size)
         rows, columns = place_image(x.shape[2], x.shape[3], self.spec)
         if self.spec.resize_mode == "crop":
-            return crop_image(x, (rows, columns), self.spec.inner_size)
+            return _crop_image(x, (rows, columns), self.spec.inner_size)
         scaled = _interpolate(x, int(rows.scaled), int(columns.scaled))
         top, left = -int(rows.start), -int(columns.start)
         bottom, right = (
@@ -133,11 +133,11 @@ class Placement:
     """Where one side of an image comes to lie; numbers are tensors, for graphs that know them only when they run."""
 
     found: Int64[Tensor, ""]
-    """Pixels of the image."""
+    """Pixels of this side of the image."""
     scaled: Int64[Tensor, ""]
-    """Pixels that it is scaled to."""
+    """Pixels of this side after scaling."""
     start: Int64[Tensor, ""]
-    """The first of these that is kept; below 0: how many black ones stand before them."""
+    """First scaled pixel that is kept; below 0: minus the number of black pixels before them."""
 
 
 def place_image(height: int | SymInt, width: int | SymInt, spec: ImageSpec) -> tuple[Placement, Placement]:
@@ -169,7 +169,7 @@ def _divide(count: Int64[Tensor, ""], by: int | Int64[Tensor, ""]) -> Int64[Tens
     return nearest - halfway * (nearest - 2 * torch.div(nearest, 2, rounding_mode="floor"))
 
 
-def crop_image(
+def _crop_image(
     x: Shaped[Tensor, "batch channels height width"], sides: Sequence[Placement], size: tuple[int, int]
 ) -> Shaped[Tensor, "batch channels inner_height inner_width"]:
     """Scale images and keep what lies within `size`, without computing what does not."""
@@ -213,7 +213,7 @@ def weigh_pixels(
 class SeriesPreprocess(nn.Module):
     """Raw series of any length to normalized input: fitted, turned into spectra where the spec has bands, normalized.
 
-    See `fit_series` and `LogMel`. Steps after a series' end are NaN; models leave them out.
+    See `pad_or_resample` and `LogMel`. Steps after a series' end are NaN; models leave them out.
     """
 
     def __init__(self, spec: SeriesSpec) -> None:
@@ -237,7 +237,9 @@ class SeriesPreprocess(nn.Module):
 
     def prepare(self, samples: Sequence[np.ndarray]) -> Float32[Tensor, "batch model_channels model_steps"]:
         """Raw series, each of its own length, all steps but the last."""
-        fitted: Tensor = self.spectra(torch.from_numpy(np.stack([fit_series(series, self.spec) for series in samples])))
+        fitted: Tensor = self.spectra(
+            torch.from_numpy(np.stack([pad_or_resample(series, self.spec) for series in samples]))
+        )
         return fitted
 
 
@@ -261,25 +263,25 @@ class TextPreprocess(nn.Module):
         return torch.from_numpy(self.encoder.encode(samples))
 
 
-AnyPreprocess = Preprocess | SeriesPreprocess | TextPreprocess
+AnyPreprocess = ImagePreprocess | SeriesPreprocess | TextPreprocess
 
 
 def create_preprocess(spec: InputSpec, tokenizer: str | None = None) -> AnyPreprocess:
     """Return the module for a spec; texts need the tokenizer that belongs to it. Raises DataError without it."""
-    return PREPROCESSES[spec.kind](spec, tokenizer)
+    return _PREPROCESSES[spec.kind](spec, tokenizer)
 
 
-def create_text_preprocess(spec: TextSpec, tokenizer: str | None) -> TextPreprocess:
+def _create_text_preprocess(spec: TextSpec, tokenizer: str | None) -> TextPreprocess:
     if tokenizer is None:
         raise DataError("wanted the tokenizer of a text model, found none")
     return TextPreprocess(spec, tokenizer)
 
 
-PREPROCESSES: Mapping[Kind, Callable[[Any, str | None], AnyPreprocess]] = MappingProxyType(
+_PREPROCESSES: Mapping[ModalityName, Callable[[Any, str | None], AnyPreprocess]] = MappingProxyType(
     {
-        "image": lambda spec, tokenizer: Preprocess(spec),
+        "image": lambda spec, tokenizer: ImagePreprocess(spec),
         "series": lambda spec, tokenizer: SeriesPreprocess(spec),
-        "text": create_text_preprocess,
+        "text": _create_text_preprocess,
     }
 )
 
@@ -289,9 +291,9 @@ class _Prepared:
     """A batch of samples, fitted to a model but not normalized."""
 
     inputs: Tensor
-    """Those that can be read, in order."""
+    """The readable samples, in order."""
     unreadable: dict[int, str]
-    """The positions of the others, with reasons."""
+    """Reasons why the other samples cannot be read, by position."""
 
 
 def single_threaded_pool(count: int | None = None) -> ThreadPoolExecutor:
@@ -318,23 +320,23 @@ def iterate_prepared(samples: Samples, preprocess: AnyPreprocess, batch_size: in
     """Yield all samples in order, decoding no more than a batch at a time."""
     with single_threaded_pool() as pool:
         for start in range(0, len(samples), batch_size):
-            yield prepare_range(samples, preprocess, range(start, min(start + batch_size, len(samples))), pool)
+            yield _prepare_range(samples, preprocess, range(start, min(start + batch_size, len(samples))), pool)
 
 
-def prepare_range(samples: Samples, preprocess: AnyPreprocess, block: range, pool: ThreadPoolExecutor) -> _Prepared:
+def _prepare_range(samples: Samples, preprocess: AnyPreprocess, block: range, pool: ThreadPoolExecutor) -> _Prepared:
     """Prepare consecutive samples: arrays and texts at once, anything else one by one, in parallel."""
-    if isinstance(samples, ImageArray) and isinstance(preprocess, Preprocess):
+    if isinstance(samples, ImageArray) and isinstance(preprocess, ImagePreprocess):
         return _Prepared(preprocess.scale(torch.from_numpy(samples.cut(block.start, block.stop))), {})
     if isinstance(samples, Texts) and isinstance(preprocess, TextPreprocess):
         return _Prepared(preprocess.prepare(samples.texts[block.start : block.stop]), {})
     # Prepared where they are decoded, so that no more raw samples are held than there are workers.
-    results = list(pool.map(lambda index: try_preparing(samples, index, preprocess), block))
+    results = list(pool.map(lambda index: _try_preparing(samples, index, preprocess), block))
     inputs = [result for result in results if isinstance(result, Tensor)]
     reasons = {index: result for index, result in zip(block, results, strict=True) if isinstance(result, str)}
     return _Prepared(torch.cat(inputs) if inputs else torch.empty(0), reasons)
 
 
-def try_preparing(samples: Samples, index: int, preprocess: AnyPreprocess) -> Tensor | str:
+def _try_preparing(samples: Samples, index: int, preprocess: AnyPreprocess) -> Tensor | str:
     """Return one sample as a batch of one, or why there is none."""
     try:
         return preprocess.prepare([samples.read(index)])
@@ -347,19 +349,25 @@ def strip_name(error: DataError, name: str) -> str:
     return str(error).rpartition(f"{name}: ")[2]
 
 
-def scale_image(image: UInt[np.ndarray, "_ _ _"], preprocess: Preprocess) -> Float32[Tensor, "1 channels height width"]:
+def scale_image(
+    image: UInt[np.ndarray, "_ _ _"], preprocess: ImagePreprocess
+) -> Float32[Tensor, "1 channels height width"]:
     """Return one image as a batch of one: scaled but not normalized."""
     return preprocess.scale(torch.from_numpy(image)[None])
+
+
+WHITES = {torch.uint8: 255, torch.uint16: 65535}
+"""White of images, by their type."""
 
 
 @torch.inference_mode()
 def load_prepared(samples: Samples, preprocess: AnyPreprocess) -> tuple[Tensor, dict[int, str]]:
     """Return all readable samples, prepared for training and held in memory, and why others are not.
 
-    Images are rounded to 8 bits, deep ones to 16, tokens to 32, which evaluation never sees. Raises DataError where
-    none is readable.
+    Images are rounded to 8 bits, high-bit-depth ones to 16, tokens to 32, which evaluation never sees. Raises
+    DataError where none is readable.
     """
-    dtype = choose_stored(preprocess)
+    dtype = _choose_stored(preprocess)
     parts: list[Tensor] = []
     unreadable: dict[int, str] = {}
     for batch in iterate_prepared(samples, preprocess, batch_size=512):
@@ -370,15 +378,11 @@ def load_prepared(samples: Samples, preprocess: AnyPreprocess) -> tuple[Tensor, 
     return torch.cat([part for part in parts if len(part)]), unreadable
 
 
-def choose_stored(preprocess: AnyPreprocess) -> torch.dtype:
+def _choose_stored(preprocess: AnyPreprocess) -> torch.dtype:
     """Return how samples are held for training."""
-    if isinstance(preprocess, Preprocess):
+    if isinstance(preprocess, ImagePreprocess):
         return torch.uint8 if preprocess.spec.dtype == "uint8" else torch.uint16
     return torch.float32 if isinstance(preprocess, SeriesPreprocess) else torch.int32
-
-
-WHITES = {torch.uint8: 255, torch.uint16: 65535}
-"""White of images, by their type."""
 
 
 def to_unit(images: UInt[Tensor, "*shape"]) -> Float32[Tensor, "*shape"]:

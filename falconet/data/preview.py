@@ -25,11 +25,11 @@ from falconet.data.drawing import (
     shorten,
     write_figure,
 )
-from falconet.data.series import count_steps, fit_series, measure_series
+from falconet.data.series import count_steps, measure_series, pad_or_resample
 from falconet.data.survey import SURVEYORS
 from falconet.errors import ConfigError, DataError
 from falconet.modalities import MODALITIES
-from falconet.spec import ImageSpec, Kind, SeriesSpec
+from falconet.spec import ImageSpec, ModalityName, SeriesSpec
 from falconet.storage import write_bytes
 
 if TYPE_CHECKING:
@@ -40,18 +40,18 @@ VARIANTS = 3
 TILE = 96
 _GAP = 4
 
-CELLS = 6
-"""Samples beside each other on the sheet of suspects."""
+_CELLS = 6
+"""Samples in a row on the sheet of suspects."""
 _SHOWN = 12
-"""Most suspects, or pairs of them, in a section."""
-_MARGIN, CELL, _PICTURE, LINE, HEADING, _TITLE = 0.4, 1.85, 1.35, 0.14, 0.62, 0.85
+"""Most suspects, or pairs of suspects, in a section."""
+_MARGIN, _CELL, _PICTURE, LINE, _HEADING, _TITLE = 0.4, 1.85, 1.35, 0.14, 0.62, 0.85
 """Inches: around the sheet; width of a cell; height of its picture and of a line of text; of headings and the title."""
-CAPTION_LINES = 3
-ROW = _PICTURE + CAPTION_LINES * LINE + 0.42
+_CAPTION_LINES = 3
+ROW = _PICTURE + _CAPTION_LINES * LINE + 0.42
 """Inches from one row of cells to the next."""
-NAME_LIMIT = 28
-"""Characters that fit into a cell."""
-INK, FAINT, ALARM, PAPER = "#1a1a1a", "#666666", "#d55e00", "#f6f6f6"
+_NAME_LIMIT = 28
+"""Most characters that fit into a cell."""
+_INK, _FAINT, _ALARM, _PAPER = "#1a1a1a", "#666666", "#d55e00", "#f6f6f6"
 
 
 def write_preview(dataset: Dataset, path: Path, policy: str) -> None:
@@ -60,11 +60,11 @@ def write_preview(dataset: Dataset, path: Path, policy: str) -> None:
     `policy` is the name of an augmentation. Series are drawn as curves, as long as the longest of them. Raises
     ConfigError for texts, UnknownNameError for a policy that does not exist, DataError where nothing can be read.
     """
-    if dataset.kind not in PREVIEWS:
-        drawn = " and ".join(MODALITIES[kind].plural for kind in PREVIEWS)
+    if dataset.kind not in _PREVIEWS:
+        drawn = " and ".join(MODALITIES[kind].plural for kind in _PREVIEWS)
         raise ConfigError(f"--preview draws {drawn}; {dataset.source} holds {MODALITIES[dataset.kind].plural}")
     config = find_policy(dataset.kind, policy)
-    PREVIEWS[dataset.kind].write(read_firsts(dataset), dataset, config, path)
+    _PREVIEWS[dataset.kind].write(read_firsts(dataset), dataset, config, path)
 
 
 def read_firsts(dataset: Dataset) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def read_firsts(dataset: Dataset) -> dict[str, Any]:
     train = dataset.splits["train"]
     firsts: dict[str, Any] = {}
     for label in np.unique(train.labels).tolist():
-        sample = read_first(train, label, PREVIEWS[dataset.kind].shows)
+        sample = _read_first(train, label, _PREVIEWS[dataset.kind].shows)
         if sample is not None:
             firsts[dataset.classes[label]] = sample
         if len(firsts) == _COLUMNS:
@@ -82,7 +82,7 @@ def read_firsts(dataset: Dataset) -> dict[str, Any]:
     return firsts
 
 
-def read_first(split: Split, label: int, shows: Callable[[Any], bool]) -> Any:
+def _read_first(split: Split, label: int, shows: Callable[[Any], bool]) -> Any:
     """Return the first sample of a class that can be read and shows something; or None."""
     for index in np.flatnonzero(split.labels == label).tolist():
         try:
@@ -94,18 +94,18 @@ def read_first(split: Split, label: int, shows: Callable[[Any], bool]) -> Any:
     return None
 
 
-def draw_rows(
+def _draw_rows(
     originals: Sequence[np.ndarray], dataset: Dataset, config: ImageAugmentation
 ) -> UInt8[np.ndarray, "rows columns side side channels"]:
     """Return the originals and VARIANTS augmented samples of each, all of one size."""
     import torch
 
-    from falconet.data.distortions import augment_images
-    from falconet.data.preprocessing import Preprocess, scale_image
+    from falconet.data.preprocessing import ImagePreprocess, scale_image
+    from falconet.data.transforms import augment_images
 
     channels = dataset.channels
     spec = ImageSpec((channels, TILE, TILE), mean=(0.0,) * channels, std=(1.0,) * channels)
-    preprocess = Preprocess(spec)
+    preprocess = ImagePreprocess(spec)
     images = torch.cat([scale_image(image, preprocess) for image in originals])
     generator = torch.Generator().manual_seed(0)
     rows = [images, *(augment_images(images, config, generator) for _ in range(VARIANTS))]
@@ -113,8 +113,8 @@ def draw_rows(
     return pixels.permute(0, 1, 3, 4, 2).numpy()
 
 
-def write_tiles(rows: UInt8[np.ndarray, "rows columns side side channels"], path: Path) -> None:
-    """Write pictures on a gray sheet as PNG."""
+def _write_tiles(rows: UInt8[np.ndarray, "rows columns side side channels"], path: Path) -> None:
+    """Write images on a gray sheet as PNG."""
     from PIL import Image
 
     count_y, count_x = rows.shape[:2]
@@ -134,7 +134,7 @@ def _draw_curves(firsts: Mapping[str, np.ndarray], dataset: Dataset, config: Ser
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    rows = vary_series(list(firsts.values()), dataset, config)
+    rows = _vary_series(list(firsts.values()), dataset, config)
     height, width = rows.shape[:2]
     figure = Figure(figsize=(0.8 + 1.7 * width, 0.9 + 1.15 * height), layout="constrained", dpi=DPI)
     grid: Any = figure.subplots(height, width, squeeze=False, sharex="col", sharey="col")
@@ -150,11 +150,11 @@ def _draw_curves(firsts: Mapping[str, np.ndarray], dataset: Dataset, config: Ser
     for row, name in enumerate(["original", *["augmented"] * VARIANTS]):
         grid[row, 0].set_ylabel(name, size=8)
     figure.supxlabel("seconds" if dataset.rate else "steps", size=8)
-    add_legend(figure, dataset.channels)
+    _add_legend(figure, dataset.channels)
     return figure
 
 
-def vary_series(
+def _vary_series(
     originals: Sequence[Float32[np.ndarray, "channels _"]], dataset: Dataset, config: SeriesAugmentation
 ) -> Float32[np.ndarray, "rows columns channels steps"]:
     """Return the originals and VARIANTS augmented samples of each, NaN after their ends, in their own units.
@@ -163,11 +163,11 @@ def vary_series(
     """
     import torch
 
-    from falconet.data.distortions import augment_series
+    from falconet.data.transforms import augment_series
 
     steps = max(1, *(series.shape[1] for series in originals))
     raw = SeriesSpec((dataset.channels, steps), (0.0,) * dataset.channels, (1.0,) * dataset.channels)
-    fitted = np.stack([fit_series(series, raw) for series in originals])
+    fitted = np.stack([pad_or_resample(series, raw) for series in originals])
     mean, std = (np.array(values, dtype=np.float32)[:, None] for values in measure_series(fitted))
     normalized = torch.from_numpy((fitted - mean) / std)
     generator = torch.Generator().manual_seed(0)
@@ -175,7 +175,7 @@ def vary_series(
     return np.stack([fitted, *varied])
 
 
-def add_legend(figure: Figure, channels: int) -> None:
+def _add_legend(figure: Figure, channels: int) -> None:
     """Say which color is which channel, where there are several but not too many to be listed."""
     from matplotlib.lines import Line2D
 
@@ -184,40 +184,40 @@ def add_legend(figure: Figure, channels: int) -> None:
         figure.legend(handles=lines, loc="outside upper center", ncols=channels, fontsize=7, frameon=False)
 
 
-def preview_images(firsts: Mapping[str, np.ndarray], dataset: Dataset, config: ImageAugmentation, path: Path) -> None:
-    write_tiles(draw_rows(list(firsts.values()), dataset, config), path)
+def _preview_images(firsts: Mapping[str, np.ndarray], dataset: Dataset, config: ImageAugmentation, path: Path) -> None:
+    _write_tiles(_draw_rows(list(firsts.values()), dataset, config), path)
 
 
-def preview_series(firsts: Mapping[str, np.ndarray], dataset: Dataset, config: SeriesAugmentation, path: Path) -> None:
+def _preview_series(firsts: Mapping[str, np.ndarray], dataset: Dataset, config: SeriesAugmentation, path: Path) -> None:
     write_figure(_draw_curves(firsts, dataset, config), path)
 
 
 @dataclass(frozen=True)
-class Preview:
+class _Preview:
     """How augmentation of one modality is drawn."""
 
     write: Callable[[Mapping[str, Any], Dataset, Any, Path], None]
-    """From the first sample of each class, their data set and a setting of augmentation to a PNG."""
+    """Writes a PNG, given the first sample of each class, their data set and settings of augmentation."""
     shows: Callable[[Any], bool]
-    """Whether there is anything to see of a sample."""
+    """Whether a sample has anything to see."""
 
 
-PREVIEWS: Mapping[Kind, Preview] = MappingProxyType(
+_PREVIEWS: Mapping[ModalityName, _Preview] = MappingProxyType(
     {
-        "image": Preview(preview_images, shows=lambda image: True),
-        "series": Preview(preview_series, shows=lambda series: bool(count_steps(series) > 0)),
+        "image": _Preview(_preview_images, shows=lambda image: True),
+        "series": _Preview(_preview_series, shows=lambda series: bool(count_steps(series) > 0)),
     }
 )
-"""Texts are not drawn."""
+"""How augmentation is drawn, by kind of sample; texts are not drawn."""
 
 
 @dataclass(frozen=True)
-class Suspect:
+class _Suspect:
     """A sample as it appears on the sheet."""
 
     name: str
     captions: tuple[str, ...]
-    """Lines below its name."""
+    """Lines below the sample's name."""
 
 
 @dataclass(frozen=True)
@@ -226,8 +226,8 @@ class _Section:
 
     title: str
     note: str
-    items: Sequence[tuple[Suspect, ...]]
-    """Samples that belong together stand side by side; all items have as many."""
+    items: Sequence[tuple[_Suspect, ...]]
+    """Groups of samples that are shown side by side; all of the same size."""
     alarms: frozenset[int] = frozenset()
     """Positions of items that are marked: those across splits."""
 
@@ -235,13 +235,13 @@ class _Section:
     def rows(self) -> list[list[int]]:
         """Positions of the items that are shown, in rows."""
         shown = list(range(min(len(self.items), _SHOWN)))
-        step = CELLS // len(self.items[0])
+        step = _CELLS // len(self.items[0])
         return [shown[start : start + step] for start in range(0, len(shown), step)]
 
     @property
     def height(self) -> float:
-        """Inches."""
-        return HEADING + ROW * len(self.rows)
+        """Height of the section in inches."""
+        return _HEADING + ROW * len(self.rows)
 
 
 def write_suspects(dataset: Dataset, report: DataReport, path: Path) -> None:
@@ -252,23 +252,23 @@ def write_suspects(dataset: Dataset, report: DataReport, path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    places = find_places(dataset, report)
-    sections = [section for section in list_sections(report, places) if section.items]
-    height = 2 * _MARGIN + _TITLE + sum(section.height for section in sections) + (0 if sections else HEADING)
-    figure = Figure(figsize=(2 * _MARGIN + CELLS * CELL, height), facecolor="white", dpi=DPI)
+    places = _find_places(dataset, report)
+    sections = [section for section in _list_sections(report, places) if section.items]
+    height = 2 * _MARGIN + _TITLE + sum(section.height for section in sections) + (0 if sections else _HEADING)
+    figure = Figure(figsize=(2 * _MARGIN + _CELLS * _CELL, height), facecolor="white", dpi=DPI)
     top = height - _MARGIN
-    write_line(figure, _MARGIN, top, f"Suspects in {shorten(report.source, 44)}", size=14, weight="bold")
-    write_line(figure, _MARGIN, top - 0.34, describe_counts(report), color=FAINT)
+    _write_line(figure, _MARGIN, top, f"Suspects in {shorten(report.source, 44)}", size=14, weight="bold")
+    _write_line(figure, _MARGIN, top - 0.34, _describe_counts(report), color=_FAINT)
     top -= _TITLE
     if not sections:
-        write_line(figure, _MARGIN, top, "Nothing looks wrong.", size=12)
+        _write_line(figure, _MARGIN, top, "Nothing looks wrong.", size=12)
     for section in sections:
-        draw_section(figure, section, top, dataset, places)
+        _draw_section(figure, section, top, dataset, places)
         top -= section.height
     write_figure(figure, path)
 
 
-def describe_counts(report: DataReport) -> str:
+def _describe_counts(report: DataReport) -> str:
     """Return what was looked at, in one line."""
     unreadable = f"; {len(report.unreadable):,} unreadable, not shown" if report.unreadable else ""
     return (
@@ -277,7 +277,7 @@ def describe_counts(report: DataReport) -> str:
     )
 
 
-def find_places(dataset: Dataset, report: DataReport) -> dict[str, tuple[str, int]]:
+def _find_places(dataset: Dataset, report: DataReport) -> dict[str, tuple[str, int]]:
     """Return split and position of each sample that a report suspects, by name."""
     wanted = {name for pair in report.near_duplicates for name in pair.names} | set(report.constant)
     wanted |= {name for group in report.leaks for name in group}
@@ -290,103 +290,105 @@ def find_places(dataset: Dataset, report: DataReport) -> dict[str, tuple[str, in
     return places
 
 
-def list_sections(report: DataReport, places: Mapping[str, tuple[str, int]]) -> Iterator[_Section]:
+def _list_sections(report: DataReport, places: Mapping[str, tuple[str, int]]) -> Iterator[_Section]:
     """Yield what there is to see, sections without items included."""
     pairs = report.near_duplicates
     apart = frozenset(index for index, pair in enumerate(pairs) if pair.splits[0] != pair.splits[1])
     yield _Section(
         "Near duplicates",
         "pairs that are nearly equal; marked: in different splits, so that a model is evaluated by what it has seen",
-        [show_pair(pair, report.kind) for pair in pairs],
+        [_show_pair(pair, report.kind) for pair in pairs],
         apart,
     )
     yield _Section(
         "Leaks",
         "equal samples in different splits",
-        [show_leak(group, places) for group in report.leaks],
+        [_show_leak(group, places) for group in report.leaks],
         frozenset(range(len(report.leaks))),
     )
     yield _Section(
         "Constant",
         "samples in which nothing changes",
-        [(Suspect(name, (f"in {places[name][0]}",)),) for name in report.constant],
+        [(_Suspect(name, (f"in {places[name][0]}",)),) for name in report.constant],
     )
     yield _Section(
         "Outliers",
         "size or length far from that of the others",
-        [(Suspect(entry.name, (*entry.reason.split(", ", 1),)),) for entry in report.outliers],
+        [(_Suspect(entry.name, (*entry.reason.split(", ", 1),)),) for entry in report.outliers],
     )
     yield _Section(
         "Label errors",
         "label → predicted",
-        [(Suspect(entry.name, describe_label_error(entry)),) for entry in report.label_errors],
+        [(_Suspect(entry.name, _describe_label_error(entry)),) for entry in report.label_errors],
     )
 
 
-def describe_label_error(entry: LabelError) -> tuple[str, ...]:
+def _describe_label_error(entry: LabelError) -> tuple[str, ...]:
     change = f"{shorten(entry.label, 12)} → {shorten(entry.suggested, 12)}"
     return change, f"confidence {entry.probability:.0%}, in {entry.split}"
 
 
-def show_pair(pair: NearDuplicate, kind: Kind) -> tuple[Suspect, ...]:
+def _show_pair(pair: NearDuplicate, kind: ModalityName) -> tuple[_Suspect, ...]:
     distance = (f"distance {pair.distance:.3f}",) if SURVEYORS[kind].has_distances else ()
-    return tuple(Suspect(name, (f"in {split}", *distance)) for name, split in zip(pair.names, pair.splits, strict=True))
+    return tuple(
+        _Suspect(name, (f"in {split}", *distance)) for name, split in zip(pair.names, pair.splits, strict=True)
+    )
 
 
-def show_leak(group: Sequence[str], places: Mapping[str, tuple[str, int]]) -> tuple[Suspect, ...]:
+def _show_leak(group: Sequence[str], places: Mapping[str, tuple[str, int]]) -> tuple[_Suspect, ...]:
     """Return two of a group of equal samples, from different splits."""
     first = group[0]
     other = next((name for name in group if places[name][0] != places[first][0]), group[1])
     note = (f"one of {len(group):,}",) if len(group) > 2 else ()
-    return tuple(Suspect(name, (f"in {places[name][0]}", *note)) for name in (first, other))
+    return tuple(_Suspect(name, (f"in {places[name][0]}", *note)) for name in (first, other))
 
 
-def draw_section(
+def _draw_section(
     figure: Figure, section: _Section, top: float, dataset: Dataset, places: Mapping[str, tuple[str, int]]
 ) -> None:
     """Draw a heading, and the section's items in rows below it."""
     shown, count = sum(map(len, section.rows)), len(section.items)
     note = section.note if shown == count else f"{section.note}; the first {shown} are shown"
-    write_line(figure, _MARGIN, top, f"{section.title}: {count:,}", size=12, weight="bold")
-    write_line(figure, _MARGIN, top - 0.24, note, color=FAINT)
+    _write_line(figure, _MARGIN, top, f"{section.title}: {count:,}", size=12, weight="bold")
+    _write_line(figure, _MARGIN, top - 0.24, note, color=_FAINT)
     for number, row in enumerate(section.rows):
         for column, index in enumerate(row):
             item = section.items[index]
-            left, upper = _MARGIN + column * len(item) * CELL, top - HEADING + 0.12 - number * ROW
-            draw_box(figure, left, upper, len(item), ALARM if index in section.alarms else FRAME)
+            left, upper = _MARGIN + column * len(item) * _CELL, top - _HEADING + 0.12 - number * ROW
+            _draw_box(figure, left, upper, len(item), _ALARM if index in section.alarms else FRAME)
             for offset, suspect in enumerate(item):
-                draw_suspect(figure, suspect, left + offset * CELL, upper, dataset, places[suspect.name])
+                _draw_suspect(figure, suspect, left + offset * _CELL, upper, dataset, places[suspect.name])
 
 
-def draw_box(figure: Figure, left: float, top: float, cells: int, color: str) -> None:
+def _draw_box(figure: Figure, left: float, top: float, cells: int, color: str) -> None:
     """Draw the background of samples that belong together; inches from the lower left corner."""
     from matplotlib.patches import Rectangle
 
     height = ROW - 0.16
-    corner, size = (left, top - height), (cells * CELL - 0.1, height)
-    box = Rectangle(corner, *size, transform=figure.dpi_scale_trans, facecolor=PAPER, edgecolor=color, zorder=-1)
+    corner, size = (left, top - height), (cells * _CELL - 0.1, height)
+    box = Rectangle(corner, *size, transform=figure.dpi_scale_trans, facecolor=_PAPER, edgecolor=color, zorder=-1)
     figure.add_artist(box)
 
 
-def draw_suspect(
-    figure: Figure, suspect: Suspect, left: float, top: float, dataset: Dataset, place: tuple[str, int]
+def _draw_suspect(
+    figure: Figure, suspect: _Suspect, left: float, top: float, dataset: Dataset, place: tuple[str, int]
 ) -> None:
     """Draw a sample's picture, and below it its name and captions; inches from the lower left corner."""
     left, bottom = left + 0.1, top - 0.1 - _PICTURE
-    inches = (left, bottom, CELL - 0.3, _PICTURE)
+    inches = (left, bottom, _CELL - 0.3, _PICTURE)
     axes = figure.add_axes(tuple(np.array(inches) / np.tile(figure.get_size_inches(), 2)))
     split, index = place
     try:
         draw_sample(axes, dataset.splits[split].samples.read(index), dataset.kind)
     except DataError:
         draw_nothing(axes, "unreadable")
-    lines = (shorten(suspect.name, NAME_LIMIT), *suspect.captions)
+    lines = (shorten(suspect.name, _NAME_LIMIT), *suspect.captions)
     for number, line in enumerate(lines):
-        color = FAINT if number else INK
-        write_line(figure, left, bottom - 0.06 - number * LINE, line, size=6.5, family="monospace", color=color)
+        color = _FAINT if number else _INK
+        _write_line(figure, left, bottom - 0.06 - number * LINE, line, size=6.5, family="monospace", color=color)
 
 
-def write_line(figure: Figure, left: float, top: float, text: str, **options: Any) -> None:
+def _write_line(figure: Figure, left: float, top: float, text: str, **options: Any) -> None:
     """Write a line of text below `top`; inches from the lower left corner."""
-    style = {"size": 8.5, "color": INK, **options}
+    style = {"size": 8.5, "color": _INK, **options}
     figure.text(left, top, text, transform=figure.dpi_scale_trans, va="top", parse_math=False, **style)

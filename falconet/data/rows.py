@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from falconet.data import label_studio
-from falconet.data.cells import as_text, path_of, spell_label
+from falconet.data.cells import as_text, format_label, path_of
 from falconet.data.columns import (
     COLUMNS,
     LINES,
@@ -24,8 +24,8 @@ from falconet.data.columns import (
     Roles,
     find_cell_files,
     is_embedded,
-    leave_labels,
     name_of,
+    without_label_roles,
 )
 from falconet.data.dataset import (
     NO_LABEL,
@@ -46,7 +46,7 @@ from falconet.data.series_tables import long_series, wide_series
 from falconet.data.splits import DataConfig
 from falconet.data.texts import describe_text
 from falconet.errors import ConfigError, DataError
-from falconet.spec import Kind, PixelType
+from falconet.spec import ModalityName, PixelType
 from falconet.tables import ABSENT, Table, is_number
 
 
@@ -56,7 +56,7 @@ class Part:
 
     names: Sequence[str]
     values: Sequence[Any]
-    """Texts, paths or series."""
+    """Values of the samples: texts, paths, series or images."""
     labels: Sequence[str]
     splits: Sequence[str]
     groups: Sequence[int] | None
@@ -68,11 +68,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Rows:
-    """What stands in rows of a table that are to be answered; both fields of equal length."""
+    """Samples in rows of a table to predict on; `names` and `values` have equal length."""
 
     names: Sequence[str]
     values: Sequence[Any]
-    """Texts, paths or series."""
+    """Values of the samples: texts, paths, series or images."""
     skipped: Sequence[Unreadable] = ()
     """Rows that cannot be used."""
 
@@ -83,7 +83,7 @@ def read_inputs(table: Table, roles: Roles, config: DataConfig, source: str) -> 
     if missing:  # JSON lines in which a key occurs no more.
         blank = [None] * len(table.lines)
         table = replace(table, columns={**table.columns, **dict.fromkeys(missing, blank)})
-    rows, values, reasons = _read_values(table, replace(roles, columns=leave_labels(roles)), config)
+    rows, values, reasons = _read_values(table, replace(roles, columns=without_label_roles(roles)), config)
     keys: list[Any] = [table.lines[row] for row in rows]
     if "series" in roles.columns:
         keys = [as_text(table.columns[roles.columns["series"]][row]) for row in rows]
@@ -104,11 +104,11 @@ def read_part(table: Table, split: str, roles: Roles, config: DataConfig) -> Par
 
     names = [f"{table.path.name}:{table.lines[row]}" for row in rows]
     cells = [as_text(cell) for cell in pick("label")]
-    spelled = {cell: spell_label(cell) for cell in set(cells)}  # One string a class, not one a row.
+    spelled = {cell: format_label(cell) for cell in set(cells)}  # One string a class, not one a row.
     labels = [spelled[cell] for cell in cells]
     splits = [split or "train"] * len(rows)
     if "split" in roles.columns:
-        splits = read_splits(table.path, roles.columns["split"], pick("split"))
+        splits = _read_splits(table.path, roles.columns["split"], pick("split"))
     groups = _read_groups(pick("group")) if "group" in roles.columns else None
     further = {name: table.lines if name == LINES else table.columns[name] for name in config.extra}
     extras = {name: [as_text(cells[row]) for row in rows] for name, cells in further.items()}
@@ -118,7 +118,7 @@ def read_part(table: Table, split: str, roles: Roles, config: DataConfig) -> Par
 
 
 Cells = tuple[Sequence[int], list[Any], list[str]]
-"""For each sample: its row (its first one), its text, path, series or image, and why it cannot be used, or ""."""
+"""Row (the first one), value (text, path, series or image) and reason why it cannot be used, or "", of each sample."""
 
 
 def _read_values(table: Table, roles: Roles, config: DataConfig) -> Cells:
@@ -132,32 +132,32 @@ def _read_values(table: Table, roles: Roles, config: DataConfig) -> Cells:
     files = find_cell_files(table, cells, roles.kind, config.follow)
     if files:
         cells = [files.get(name_of(cell), cell) for cell in cells]
-    return range(len(table.lines)), *read_paths(table.path.parent, cells, config.follow)
+    return range(len(table.lines)), *_read_paths(table.path.parent, cells, config.follow)
 
 
-def read_image_rows(table: Table, roles: Roles, config: DataConfig) -> Cells:
+def _read_image_rows(table: Table, roles: Roles, config: DataConfig) -> Cells:
     """Return images that stand in their addresses or in files."""
     cells = table.columns[roles.columns["path"]]
-    return range(len(table.lines)), *read_embedded(table.path.parent, cells, config.follow)
+    return range(len(table.lines)), *_read_embedded(table.path.parent, cells, config.follow)
 
 
-def read_text_rows(table: Table, roles: Roles, config: DataConfig) -> Cells:
+def _read_text_rows(table: Table, roles: Roles, config: DataConfig) -> Cells:
     """Return texts."""
-    return range(len(table.lines)), *read_texts(table.columns[roles.columns["text"]])
+    return range(len(table.lines)), *_read_texts(table.columns[roles.columns["text"]])
 
 
-def read_series_rows(table: Table, roles: Roles, config: DataConfig) -> Cells:
+def _read_series_rows(table: Table, roles: Roles, config: DataConfig) -> Cells:
     """Return series that stretch over several rows, or stand in one each."""
     if "series" in roles.columns:
         series, firsts = long_series(table, roles.columns["series"], roles.columns.get("time"), roles.values)
-        check_constant(table, roles.columns["series"], config.extra)
-        changes = find_changes(table, roles, firsts)
+        _check_constant(table, roles.columns["series"], config.extra)
+        changes = _find_changes(table, roles, firsts)
         return firsts, list(series), [_find_reason(item) or why for item, why in zip(series, changes, strict=True)]
     series = wide_series(table, roles.values)
     return range(len(table.lines)), list(series), [_find_reason(item) for item in series]
 
 
-def find_changes(table: Table, roles: Roles, firsts: Sequence[int]) -> list[str]:
+def _find_changes(table: Table, roles: Roles, firsts: Sequence[int]) -> list[str]:
     """Say of each series of a long table whether its rows disagree about what it is as a whole."""
     ids = [as_text(cell) for cell in table.columns[roles.columns["series"]]]
     known: dict[tuple[str, str], str] = {}
@@ -169,7 +169,7 @@ def find_changes(table: Table, roles: Roles, firsts: Sequence[int]) -> list[str]
     return [changed.get(ids[row], "") for row in firsts]
 
 
-def check_constant(table: Table, series: str, names: Iterable[str]) -> None:
+def _check_constant(table: Table, series: str, names: Iterable[str]) -> None:
     """Raise ConfigError for a further column that changes within a series, and so says nothing of it as a whole."""
     ids = [as_text(cell) for cell in table.columns[series]]
     for name in names:
@@ -188,20 +188,23 @@ def _find_reason(series: np.ndarray | str) -> str:
     return series if isinstance(series, str) else ""
 
 
-def read_texts(cells: Sequence[Any]) -> tuple[list[str], list[str]]:
+def _read_texts(cells: Sequence[Any]) -> tuple[list[str], list[str]]:
     """Return texts, and for each why it cannot be used."""
     texts = [cell if isinstance(cell, str) else as_text(cell) for cell in cells]
     return texts, [describe_text(text) for text in texts]
 
 
-def read_paths(root: Path, cells: Sequence[Any], follow: bool) -> tuple[list[str], list[str]]:
+_WEB = re.compile(r"(?:https?|ftp|s3|gs)://", re.IGNORECASE)
+
+
+def _read_paths(root: Path, cells: Sequence[Any], follow: bool) -> tuple[list[str], list[str]]:
     """Return paths below `root`, and for each why it cannot be used."""
     values, reasons = [], []
     for cell in cells:
         path = path_of(cell)
-        reason = "a web address; download the files, and name these" if WEB.match(path) else ""
+        reason = "a web address; download the files, and name these" if _WEB.match(path) else ""
         try:
-            path = check_inside(root, from_windows(root, path), follow) if path else path
+            path = check_inside(root, _from_windows(root, path), follow) if path else path
         except (OSError, RuntimeError, ValueError) as error:  # Too long, a link to itself, outside or with a NUL.
             reason = str(error)
         values.append(path)
@@ -209,9 +212,9 @@ def read_paths(root: Path, cells: Sequence[Any], follow: bool) -> tuple[list[str
     return values, reasons
 
 
-def read_embedded(root: Path, cells: Sequence[Any], follow: bool) -> tuple[list[bytes], list[str]]:
+def _read_embedded(root: Path, cells: Sequence[Any], follow: bool) -> tuple[list[bytes], list[str]]:
     """Return the images that stand in their addresses or in files below `root`, and for each why it cannot be used."""
-    paths, reasons = read_paths(root, ["" if is_embedded(cell) else cell for cell in cells], follow)
+    paths, reasons = _read_paths(root, ["" if is_embedded(cell) else cell for cell in cells], follow)
     values = []
     for place, cell in enumerate(cells):
         content = None
@@ -226,15 +229,12 @@ def read_embedded(root: Path, cells: Sequence[Any], follow: bool) -> tuple[list[
     return values, reasons
 
 
-WEB = re.compile(r"(?:https?|ftp|s3|gs)://", re.IGNORECASE)
-
-
-def from_windows(root: Path, path: str) -> str:
+def _from_windows(root: Path, path: str) -> str:
     """Return a path with slashes, where it has backslashes and no file is called so."""
     return path.replace("\\", "/") if "\\" in path and not os.path.exists(root / path) else path  # noqa: PTH110
 
 
-def read_splits(path: Path, column: str, cells: Sequence[Any]) -> list[str]:
+def _read_splits(path: Path, column: str, cells: Sequence[Any]) -> list[str]:
     """Return the split of each row. Raises DataError for a cell that names none."""
     words = [as_text(cell).lower() for cell in cells]
     unknown = sorted(set(words) - SPLIT_VALUES.keys() - {""})
@@ -251,10 +251,13 @@ def _read_groups(cells: Sequence[Any]) -> list[int]:
     return [hash_bytes(text.encode()) if (text := as_text(cell)) else 0 for cell in cells]
 
 
-def spell_labels(parts: Sequence[Part]) -> list[Part]:
+_NO_LABELS = ABSENT | {"NaN", "nan", "NAN"}
+
+
+def drop_missing_labels(parts: Sequence[Part]) -> list[Part]:
     """Leave out labels that say that there is none: `NaN`, and among numbers what else stands for missing ones."""
-    labels = {label for part in parts for label in part.labels} - NO_LABELS - {""}
-    none = NO_LABELS if labels and all(map(is_number, labels)) else frozenset({"NaN"})
+    labels = {label for part in parts for label in part.labels} - _NO_LABELS - {""}
+    none = _NO_LABELS if labels and all(map(is_number, labels)) else frozenset({"NaN"})
     return [_leave_out(part, none) for part in parts]
 
 
@@ -264,9 +267,6 @@ def _leave_out(part: Part, none: frozenset[str]) -> Part:
         return part
     reasons = [why or (NO_LABEL if label in none else "") for label, why in zip(part.labels, part.reasons, strict=True)]
     return replace(part, labels=["" if label in none else label for label in part.labels], reasons=reasons)
-
-
-NO_LABELS = ABSENT | {"NaN", "nan", "NAN"}
 
 
 def list_bad(table: Table, part: Part) -> list[Unreadable]:
@@ -303,7 +303,7 @@ def check_splits(source: str, parts: Sequence[Part], unreadable: Sequence[Unread
         raise DataError(f"{source}: wanted samples, found none{describe_skipped(unreadable)}")
 
 
-def split_up(parts: Sequence[Part]) -> Iterator[tuple[str, Part]]:
+def _split_up(parts: Sequence[Part]) -> Iterator[tuple[str, Part]]:
     """Yield the samples of each split. A split does not stretch over several parts."""
     for part in parts:
         for split in SPLIT_NAMES:
@@ -315,7 +315,7 @@ def split_up(parts: Sequence[Part]) -> Iterator[tuple[str, Part]]:
 def to_files(
     source: str,
     root: Path,
-    kind: Kind,
+    kind: ModalityName,
     parts: Sequence[Part],
     unreadable: Sequence[Unreadable],
     config: DataConfig,
@@ -343,7 +343,7 @@ def to_files(
     )
 
 
-def to_encoded(source: str, parts: Sequence[Part], unreadable: Sequence[Unreadable], config: DataConfig) -> Dataset:
+def _to_encoded(source: str, parts: Sequence[Part], unreadable: Sequence[Unreadable], config: DataConfig) -> Dataset:
     """Make a Dataset of images in memory, of which headers alone are read. Raises DataError where none can be."""
     facts, lost = [], []
     kept = []
@@ -368,19 +368,19 @@ def to_encoded(source: str, parts: Sequence[Part], unreadable: Sequence[Unreadab
     def make(part: Part) -> Split:
         hashes = np.array([hash_bytes(content) for content in part.values], dtype=np.uint64)
         samples = EncodedImages(part.values, np.array(part.names), value_range, dtype)
-        return Split(samples, _number_labels(part, classes), hashes, pack_groups(part), pack_extras(part))
+        return Split(samples, _number_labels(part, classes), hashes, _pack_groups(part), _pack_extras(part))
 
     size = np.median([(fact.height, fact.width) for fact in facts], axis=0)
-    splits = {name: make(part) for name, part in split_up(kept)}
+    splits = {name: make(part) for name, part in _split_up(kept)}
     channels = max(fact.channels for fact in facts)
     sides = (int(size[0]), int(size[1]))
     return Dataset(source, classes, splits, channels, sides, tuple(unreadable), value_range=value_range)
 
 
-def to_texts(source: str, parts: Sequence[Part], unreadable: Sequence[Unreadable], config: DataConfig) -> Dataset:
+def _to_texts(source: str, parts: Sequence[Part], unreadable: Sequence[Unreadable], config: DataConfig) -> Dataset:
     """Make a Dataset of texts in memory."""
     classes = sort_classes({label for part in parts for label in part.labels})
-    splits = {name: text_split(part, classes) for name, part in split_up(parts)}
+    splits = {name: _text_split(part, classes) for name, part in _split_up(parts)}
     size = (int(np.median([len(text) for part in parts for text in part.values])),)
     return Dataset(source, classes, splits, 1, size, tuple(unreadable), kind="text")
 
@@ -388,7 +388,7 @@ def to_texts(source: str, parts: Sequence[Part], unreadable: Sequence[Unreadable
 def _to_series(source: str, parts: Sequence[Part], unreadable: Sequence[Unreadable], config: DataConfig) -> Dataset:
     """Make a Dataset of series in memory."""
     classes = sort_classes({label for part in parts for label in part.labels})
-    splits = {name: series_split(part, classes) for name, part in split_up(parts)}
+    splits = {name: _series_split(part, classes) for name, part in _split_up(parts)}
     return series_dataset(source, splits, classes, unreadable)
 
 
@@ -397,23 +397,23 @@ def _number_labels(part: Part, classes: Sequence[str]) -> np.ndarray:
     return np.array([number[label] for label in part.labels], dtype=np.int64)
 
 
-def pack_groups(part: Part) -> np.ndarray | None:
+def _pack_groups(part: Part) -> np.ndarray | None:
     return None if part.groups is None else np.array(part.groups, dtype=np.uint64)
 
 
-def pack_extras(part: Part) -> dict[str, np.ndarray]:
+def _pack_extras(part: Part) -> dict[str, np.ndarray]:
     return {name: np.array(cells, dtype=object) for name, cells in part.extras.items()}
 
 
-def text_split(part: Part, classes: Sequence[str]) -> Split:
+def _text_split(part: Part, classes: Sequence[str]) -> Split:
     hashes = np.array([hash_bytes(text.encode()) for text in part.values], dtype=np.uint64)
     samples = Texts(part.values, np.array(part.names))
-    return Split(samples, _number_labels(part, classes), hashes, pack_groups(part), pack_extras(part))
+    return Split(samples, _number_labels(part, classes), hashes, _pack_groups(part), _pack_extras(part))
 
 
-def series_split(part: Part, classes: Sequence[str]) -> Split:
+def _series_split(part: Part, classes: Sequence[str]) -> Split:
     split = split_series(part.values, np.array(part.names), _number_labels(part, classes))
-    return replace(split, groups=pack_groups(part), extras=pack_extras(part))
+    return replace(split, groups=_pack_groups(part), extras=_pack_extras(part))
 
 
 @dataclass(frozen=True)
@@ -421,15 +421,15 @@ class RowReader:
     """How samples of one modality that stand in tables become a Dataset."""
 
     read: Callable[[Table, Roles, DataConfig], Cells]
-    """From a table to the samples that its cells hold themselves."""
+    """Reads the samples that a table's cells hold themselves."""
     collect: Callable[[str, Sequence[Part], Sequence[Unreadable], DataConfig], Dataset]
-    """From a source's name, such samples, what cannot be used and settings to a Dataset."""
+    """Makes a Dataset of a source's name, such samples, rows that cannot be used and settings."""
 
 
-ROWS: Mapping[Kind, RowReader] = MappingProxyType(
+ROWS: Mapping[ModalityName, RowReader] = MappingProxyType(
     {
-        "image": RowReader(read_image_rows, to_encoded),
-        "series": RowReader(read_series_rows, _to_series),
-        "text": RowReader(read_text_rows, to_texts),
+        "image": RowReader(_read_image_rows, _to_encoded),
+        "series": RowReader(_read_series_rows, _to_series),
+        "text": RowReader(_read_text_rows, _to_texts),
     }
 )

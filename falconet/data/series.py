@@ -92,11 +92,11 @@ def stretch(series: Float32[np.ndarray, "channels steps"], steps: int) -> Float3
         return mean
     half = max(round(((old - 1) / (steps - 1) - 1) / 2), 0)
     places = np.linspace(0, old - 1, steps)
-    rows = [np.interp(places, np.arange(old), row) for row in smooth(series, half)]
+    rows = [np.interp(places, np.arange(old), row) for row in _smooth(series, half)]
     return np.stack(rows).astype(np.float32)
 
 
-def smooth(series: Float32[np.ndarray, "channels steps"], half: int) -> Float64[np.ndarray, "channels steps"]:
+def _smooth(series: Float32[np.ndarray, "channels steps"], half: int) -> Float64[np.ndarray, "channels steps"]:
     """Return the mean over each step and `half` steps on both sides, or as many as there are on the shorter side."""
     steps = np.arange(series.shape[1])
     reach = np.minimum(np.minimum(steps, steps[::-1]), half)
@@ -127,7 +127,7 @@ def fill_missing(series: Float32[np.ndarray, "channels steps"]) -> Float32[np.nd
     return filled
 
 
-def fit_series(
+def pad_or_resample(
     series: Float32[np.ndarray, "channels steps"], spec: SeriesSpec
 ) -> Float32[np.ndarray, "channels model_steps"]:
     """Return a raw series with the steps that a model takes: without its trailing NaN, filled, then fitted.

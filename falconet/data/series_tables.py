@@ -16,9 +16,9 @@ from falconet.data.series import NO_VALUES, count_steps
 from falconet.tables import ABSENT, Table
 
 _MISSING: Mapping[Any, float] = MappingProxyType(dict.fromkeys(("", None, *ABSENT), math.nan))
-"""Cells that stand for a missing value, besides NaN itself."""
+"""Cells that mean a missing value, besides NaN itself."""
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def wide_series(table: Table, value_columns: Sequence[str]) -> list[np.ndarray | str]:
@@ -55,26 +55,26 @@ def long_series(
     reasons = {places[""]: f"column {series}: no name of a series"} if "" in places else {}
     keys = np.arange(len(ids))
     if time is not None:
-        keys, bad, wanted = to_order(table.columns[time])
-        note_cells(reasons, table, time, owners, bad, wanted)
+        keys, bad, wanted = _to_order(table.columns[time])
+        _note_cells(reasons, table, time, owners, bad, wanted)
     block = np.stack([to_numbers(table.columns[name]) for name in values], axis=1)
     for channel, name in enumerate(values):
-        note_cells(reasons, table, name, owners, np.isinf(block[:, channel]))
+        _note_cells(reasons, table, name, owners, np.isinf(block[:, channel]))
     order = np.lexsort((keys, owners))
-    note_repeated(reasons, table, time, owners, keys, order)
+    _note_repeated(reasons, table, time, owners, keys, order)
     firsts = np.searchsorted(owners[order], np.arange(len(places) + 1))
     rows = [block[order[begin:end]] for begin, end in pairwise(firsts)]
-    gathered = [reasons.get(place) or trim_rows(part) for place, part in enumerate(rows)]
+    gathered = [reasons.get(place) or _trim_rows(part) for place, part in enumerate(rows)]
     return gathered, np.unique(owners, return_index=True)[1].tolist()
 
 
-def trim_rows(rows: Float32[np.ndarray, "steps channels"]) -> np.ndarray | str:
+def _trim_rows(rows: Float32[np.ndarray, "steps channels"]) -> np.ndarray | str:
     """Return rows of a table as a series, without missing values at its end."""
     length = int(count_steps(rows.T))
     return np.ascontiguousarray(rows[:length].T) if length else NO_VALUES
 
 
-def note_cells(
+def _note_cells(
     reasons: dict[int, str],
     table: Table,
     column: str,
@@ -88,7 +88,7 @@ def note_cells(
         reasons.setdefault(int(owners[row]), f"column {column}, line {table.lines[row]}: {found}")
 
 
-def note_repeated(
+def _note_repeated(
     reasons: dict[int, str],
     table: Table,
     time: str | None,
@@ -108,28 +108,28 @@ def describe_cell(cell: object, wanted: str = "a number") -> str:
     return f"wanted {wanted}, found {shown if len(shown) <= 40 else shown[:40] + '…'}"
 
 
-def to_order(
+def _to_order(
     cells: Sequence[Any],
 ) -> tuple[Shaped[np.ndarray, " rows"], Bool[np.ndarray, " rows"], str]:
     """Return what orders times, which of them are of another kind than the first, and what that kind is called."""
-    first = next((cell for cell in cells if not math.isnan(to_float(cell))), None)
-    if first is None or math.isfinite(to_float(first)):
+    first = next((cell for cell in cells if not math.isnan(_to_float(cell))), None)
+    if first is None or math.isfinite(_to_float(first)):
         numbers = to_floats(cells)
         return numbers, ~np.isfinite(numbers), "a number"
-    if not math.isnan(to_microseconds(first)):
-        moments = np.array([to_microseconds(cell) for cell in cells])
+    if not math.isnan(_to_microseconds(first)):
+        moments = np.array([_to_microseconds(cell) for cell in cells])
         return moments, np.isnan(moments), "a date"
     _, ranks = np.unique(np.array([str(cell) for cell in cells]), return_inverse=True)
     return ranks, np.isnan(to_floats(cells)), "a time"
 
 
-def to_microseconds(cell: Any) -> float:
+def _to_microseconds(cell: Any) -> float:
     """Return a date as microseconds since 1970, NaN for what is none."""
     try:
         moment = datetime.fromisoformat(str(cell).strip())
     except ValueError:
         return math.nan
-    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH) / timedelta(microseconds=1)
+    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) / timedelta(microseconds=1)
 
 
 def to_numbers(cells: Sequence[Any]) -> Float32[np.ndarray, " rows"]:
@@ -143,10 +143,10 @@ def to_floats(cells: Sequence[Any]) -> Float64[np.ndarray, " rows"]:
     try:
         return np.array([_MISSING.get(cell, cell) for cell in cells], dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
-        return np.array([to_float(cell) for cell in cells], dtype=np.float64)
+        return np.array([_to_float(cell) for cell in cells], dtype=np.float64)
 
 
-def to_float(cell: Any) -> float:
+def _to_float(cell: Any) -> float:
     try:
         text = cell.strip() if isinstance(cell, str) else cell
         return float(_MISSING.get(text, text))

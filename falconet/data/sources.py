@@ -1,4 +1,4 @@
-"""From what a user wrote to a Dataset: names, folders, tables, arrays, hubs. Importing it does not import torch."""
+"""Any source to a Dataset: a name, folder, table, file of arrays or hub. Importing it does not import torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from falconet.catalog import HUB_PREFIX, SOURCE_NAMES, check_source
 from falconet.data.arrays import find_idx_images, read_idx_folder, read_npz
 from falconet.data.dataset import Dataset, describe_skipped
-from falconet.data.families import describe_crossing, find_equal_samples, find_families
+from falconet.data.families import describe_crossing, find_duplicate_clusters, find_equal_samples
 from falconet.data.files import read_folder
 from falconet.data.hub import read_hub
 from falconet.data.manifests import (
@@ -64,7 +64,7 @@ def split_dataset(dataset: Dataset, config: DataConfig) -> Dataset:
     if len(dataset.classes) < 2:
         skipped = describe_skipped(dataset.unreadable)
         raise DataError(f"{dataset.source}: wanted at least two classes, found one, {dataset.classes[0]!r}{skipped}")
-    families = find_equal_samples(dataset) if config.near_duplicates == "apart" else find_families(dataset)
+    families = find_equal_samples(dataset) if config.near_duplicates == "apart" else find_duplicate_clusters(dataset)
     notes = (*dataset.notes, *describe_crossing(dataset, families))
     return replace(complete_splits(dataset, config, families), notes=notes, config=config)
 
@@ -82,7 +82,7 @@ def read_dataset(source: str | Path | Dataset, *, data_root: str | Path | None =
         check_all_readable(dataset)
     if source in SOURCE_NAMES:
         return dataset
-    return replace(dataset, notes=(*dataset.notes, *map(describe_alike, _find_alike(dataset.classes))))
+    return replace(dataset, notes=(*dataset.notes, *map(_describe_alike, _find_alike(dataset.classes))))
 
 
 def _find_alike(classes: Sequence[str]) -> list[tuple[str, ...]]:
@@ -98,7 +98,7 @@ def _find_alike(classes: Sequence[str]) -> list[tuple[str, ...]]:
     return [tuple(names) for names in groups.values() if len(names) > 1]
 
 
-def describe_alike(names: Sequence[str]) -> str:
+def _describe_alike(names: Sequence[str]) -> str:
     return f"classes that look alike: {', '.join(map(repr, names))}; where they are one, give them one name"
 
 
@@ -122,10 +122,10 @@ def read_source(source: str, data_root: Path, config: DataConfig) -> Dataset:
         return from_arrays(source, *read_npz(path, path.name, config.kind, config.max_bytes, config.value_range))
     if path.suffix.lower() == ".ts" and path.is_file():
         return read_ts(path)
-    return read_any_folder(path, config) if path.is_dir() else read_manifest(path, config)
+    return _read_any_folder(path, config) if path.is_dir() else read_manifest(path, config)
 
 
-def read_any_folder(folder: Path, config: DataConfig) -> Dataset:
+def _read_any_folder(folder: Path, config: DataConfig) -> Dataset:
     """Read a folder: of arrays, of tables, of series, or else of class subfolders."""
     if find_idx_images(folder):
         return from_arrays(str(folder), "image", *read_idx_folder(folder, folder.name, config.max_bytes))

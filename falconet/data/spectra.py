@@ -38,7 +38,7 @@ class LogMel(nn.Module):
         self.window, self.hop = spec.window, spec.hop
         self.kernels: Tensor
         self.filters: Tensor
-        kernels, filters = make_kernels(spec.window), make_filters(spec.bands, spec.window, spec.rate)
+        kernels, filters = _make_kernels(spec.window), _make_filters(spec.bands, spec.window, spec.rate)
         self.register_buffer("kernels", kernels, persistent=False)
         self.register_buffer("filters", filters, persistent=False)
 
@@ -54,23 +54,23 @@ class LogMel(nn.Module):
         return rows.masked_fill(padded[:, None], torch.nan)
 
 
-def make_kernels(window: int) -> Float32[Tensor, "kernels 1 window"]:
+def _make_kernels(window: int) -> Float32[Tensor, "kernels 1 window"]:
     """Return cosines, then sines, of all frequencies of a Fourier transform, under Hann's window.
 
     Scaled so that a sine of amplitude 1 has power 1 at its frequency.
     """
-    points = count_points(window)
+    points = _count_points(window)
     steps = torch.arange(window, dtype=torch.float64)
     hann = torch.hann_window(window, dtype=torch.float64)
     angles = 2 * math.pi / points * torch.arange(points // 2 + 1, dtype=torch.float64)[:, None] * steps
     return (torch.cat([angles.cos(), angles.sin()]) * hann * (2 / hann.sum()))[:, None].float()
 
 
-def make_filters(bands: int, window: int, rate: int) -> Float32[Tensor, "bands frequencies"]:
+def _make_filters(bands: int, window: int, rate: int) -> Float32[Tensor, "bands frequencies"]:
     """Return each band's weight of each frequency: triangles of height 1, each from its neighbors' middles."""
-    points = count_points(window)
+    points = _count_points(window)
     frequencies = torch.arange(points // 2 + 1, dtype=torch.float64) * rate / points
-    edges = to_hertz(torch.linspace(0, to_mel(rate / 2), bands + 2, dtype=torch.float64))
+    edges = _to_hertz(torch.linspace(0, _to_mel(rate / 2), bands + 2, dtype=torch.float64))
     low, middle, high = (edges[start : start + bands, None] for start in range(3))
     rising, falling = (frequencies - low) / (middle - low), (high - frequencies) / (high - middle)
     filters = torch.minimum(rising, falling).clamp(min=0).float()
@@ -79,14 +79,14 @@ def make_filters(bands: int, window: int, rate: int) -> Float32[Tensor, "bands f
     return filters
 
 
-def count_points(window: int) -> int:
+def _count_points(window: int) -> int:
     """Return the length of the Fourier transform: the power of two at or above a window's."""
     return 1 << (window - 1).bit_length()
 
 
-def to_mel(hertz: float) -> float:
+def _to_mel(hertz: float) -> float:
     return 2595 * math.log10(1 + hertz / 700)
 
 
-def to_hertz(mel: Float64[Tensor, " edges"]) -> Float64[Tensor, " edges"]:
+def _to_hertz(mel: Float64[Tensor, " edges"]) -> Float64[Tensor, " edges"]:
     return 700 * (10 ** (mel / 2595) - 1)

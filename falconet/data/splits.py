@@ -11,37 +11,37 @@ from jaxtyping import Bool, Int64, UInt64
 
 from falconet.data.dataset import SPLIT_NAMES, Dataset, Split, concatenate, describe_skipped
 from falconet.data.duplicates import find_roots
-from falconet.data.families import Families, find_families
+from falconet.data.families import DuplicateClusters, find_duplicate_clusters
 from falconet.data.images import PIXEL_LIMIT
 from falconet.errors import ConfigError, DataError
 from falconet.schema import SPARSE, check_finite_fields
-from falconet.spec import Kind, check_value_range
+from falconet.spec import ModalityName, check_value_range
 from falconet.tables import MAX_BYTES
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column of a table holds what; None: guessed from names and content."""
+    """The column of each role in a table; None: guessed from names and content."""
 
     label: str | None = None
-    """The class."""
+    """Column of the label."""
 
     path: str | None = None
-    """An image file, relative to the table's folder."""
+    """Column of an image file's path, relative to the table's folder."""
 
     text: str | None = None
 
     split: str | None = None
-    """`train`, `val` or `test`."""
+    """Column of the split: `train`, `val` or `test`."""
 
     group: str | None = None
-    """What must stay on one side of a split: a person, a device, a page. Never guessed."""
+    """Column of the group that splits keep together, such as a person, a device or a page. Never guessed."""
 
     series: str | None = None
-    """Which series a row of a long table belongs to."""
+    """Column of the series that a row of a long table belongs to."""
 
     time: str | None = None
-    """The order of a long table's rows within a series."""
+    """Column that orders a long table's rows within a series."""
 
     def __post_init__(self) -> None:
         chosen = [value for entry in fields(self) if (value := getattr(self, entry.name)) is not None]
@@ -50,36 +50,36 @@ class Columns:
 
 
 Nearness = Literal["together", "apart"]
-"""What becomes of near duplicates where splits are made."""
+"""How near duplicates are placed where splits are made: all in one split, or each by itself."""
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """How a source is read and split."""
 
-    kind: Kind | None = None
-    """What the samples are, where the source leaves room for doubt; None: guessed."""
+    kind: ModalityName | None = None
+    """Kind of the samples, where the source leaves room for doubt; None: guessed."""
 
     columns: Columns = field(default_factory=Columns)
     """Roles of a table's columns."""
 
     extra: tuple[str, ...] = ()
-    """Further columns of a table that are kept beside the samples, such as those that figures are sliced by."""
+    """Further columns of a table that are kept beside the samples, such as those that metrics are sliced by."""
 
     header: bool | None = None
-    """Whether the first row of a table with separators holds the columns' names; None: guessed from the rows."""
+    """Whether the first row of a CSV or similar table is a header; None: guessed from the rows."""
 
     max_bytes: int = MAX_BYTES
-    """What one file of arrays or one table may take in memory: a small file can hold a great deal, compressed."""
+    """Most bytes in memory of one file of arrays or one table: a small compressed file can hold a great deal."""
 
     follow: bool = False
-    """Read files that links, `..` or absolute paths lead to outside the source's folder."""
+    """Whether to read files outside the source's folder that links, `..` or absolute paths lead to."""
 
     max_pixels: int = PIXEL_LIMIT
-    """Pictures of more pixels are skipped and listed; 80,000,000 at most."""
+    """Most pixels of an image, up to 80,000,000; larger images are skipped and listed."""
 
     split_seed: int = 0
-    """Chooses the samples of missing splits; independent of the seed of a training run."""
+    """Seed that chooses the samples of missing splits; independent of the seed of a training run."""
 
     val_fraction: float = 0.1
     """Fraction of each class's training samples for validation, where the source has no validation split."""
@@ -94,10 +94,10 @@ class DataConfig:
     """
 
     value_range: tuple[float, float] | None = field(default=None, metadata={SPARSE: True})
-    """Black and white of pictures with more than 8 bits a value; None: by what the training samples hold."""
+    """Black and white of images with more than 8 bits per value; None: chosen from the training samples."""
 
     strict: bool = False
-    """Refuse a source with unreadable files, instead of skipping and listing them."""
+    """Whether to refuse a source with unreadable files instead of skipping and listing them."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_pixels <= PIXEL_LIMIT:
@@ -113,7 +113,7 @@ class DataConfig:
         check_finite_fields(self)
 
 
-def complete_splits(dataset: Dataset, config: DataConfig, families: Families | None = None) -> Dataset:
+def complete_splits(dataset: Dataset, config: DataConfig, families: DuplicateClusters | None = None) -> Dataset:
     """Return the data set with train, val and test, the missing ones carved out of train.
 
     A sample's place follows from the contents of the source and `config.split_seed` alone; equal samples stay together,
@@ -127,12 +127,12 @@ def complete_splits(dataset: Dataset, config: DataConfig, families: Families | N
         raise DataError(f"{dataset.source}: no training split; found {', '.join(dataset.splits)}")
     rest = dataset.splits["train"]
     check_training_classes(dataset, rest)
-    check_groups_apart(dataset)
+    _check_groups_apart(dataset)
     made: dict[str, Split] = {}
-    missing = {name: fraction for name, fraction in list_fractions(config).items() if name not in dataset.splits}
+    missing = {name: fraction for name, fraction in _list_fractions(config).items() if name not in dataset.splits}
     names = None
     if missing and config.near_duplicates == "together":
-        names = (families or find_families(dataset)).name(rest.hashes)
+        names = (families or find_duplicate_clusters(dataset)).name(rest.hashes)
     for place, (name, wanted) in enumerate(missing.items()):
         # At most all: a large group of equal samples in the test split may leave less than the fraction of the whole.
         fraction = min(wanted * len(dataset.splits["train"]) / len(rest), 1.0)
@@ -143,19 +143,19 @@ def complete_splits(dataset: Dataset, config: DataConfig, families: Families | N
     ordered = {name: parts[name] for name in SPLIT_NAMES}
     if not made:  # One that was completed before stays what it is.
         return replace(dataset, splits=ordered)
-    return replace(dataset, splits=ordered, made=frozenset(made), split_seed=config.split_seed)
+    return replace(dataset, splits=ordered, made_splits=frozenset(made), split_seed=config.split_seed)
 
 
 def undo_splits(dataset: Dataset) -> Dataset:
     """Return a data set with no other splits than the source's own."""
-    if not dataset.made:
+    if not dataset.made_splits:
         return dataset
-    train = concatenate([dataset.splits[name] for name in ("train", *sorted(dataset.made))])
-    own = {name: split for name, split in dataset.splits.items() if name not in dataset.made}
-    return replace(dataset, splits={**own, "train": train}, made=frozenset(), split_seed=None)
+    train = concatenate([dataset.splits[name] for name in ("train", *sorted(dataset.made_splits))])
+    own = {name: split for name, split in dataset.splits.items() if name not in dataset.made_splits}
+    return replace(dataset, splits={**own, "train": train}, made_splits=frozenset(), split_seed=None)
 
 
-def list_fractions(config: DataConfig) -> dict[str, float]:
+def _list_fractions(config: DataConfig) -> dict[str, float]:
     """Return the fractions of the splits that may be made, in the order in which they are."""
     return {"test": config.test_fraction, "val": config.val_fraction}
 
@@ -165,7 +165,9 @@ def check_training_classes(dataset: Dataset, train: Split) -> None:
     missing = [name for name, count in zip(dataset.classes, counts, strict=True) if count == 0]
     if missing:
         skipped = describe_skipped(dataset.unreadable)
-        found = [f"{name}: {dataset.instead[name]}" for name in missing if name in dataset.instead]
+        found = [
+            f"{name}: {dataset.empty_class_contents[name]}" for name in missing if name in dataset.empty_class_contents
+        ]
         instead = f"; found in the folder of {'; of '.join(found)}" if found else ""
         raise DataError(
             f"{dataset.source}: no training samples of class {', '.join(missing)}{skipped}{instead}; add some, "
@@ -173,7 +175,7 @@ def check_training_classes(dataset: Dataset, train: Split) -> None:
         )
 
 
-def check_groups_apart(dataset: Dataset) -> None:
+def _check_groups_apart(dataset: Dataset) -> None:
     """Raise DataError where samples of one group stand in more than one of a source's own splits."""
     grouped = {name: split.groups for name, split in dataset.splits.items() if split.groups is not None}
     members = [np.unique(groups[groups != 0]) for groups in grouped.values()]
@@ -242,17 +244,17 @@ def choose_families(
     strata = np.full(len(names), np.iinfo(np.int64).max)
     np.minimum.at(strata, members, labels)
     ranks = np.empty(len(names), dtype=np.int64)
-    ranks[np.argsort(mix(names, seed), kind="stable")] = np.arange(len(names))
+    ranks[np.argsort(hash_with_seed(names, seed), kind="stable")] = np.arange(len(names))
     order = np.lexsort((ranks, strata))
     chosen = np.zeros(len(names), dtype=bool)
     for stratum in np.split(order, np.flatnonzero(np.diff(strata[order])) + 1):
-        chosen[take_fraction(stratum, sizes[stratum], fraction, left)] = True
-    mend_classes(chosen, np.unique(np.stack([labels, members], axis=1), axis=0), np.lexsort((ranks, sizes)))
+        chosen[_take_fraction(stratum, sizes[stratum], fraction, left)] = True
+    _mend_classes(chosen, np.unique(np.stack([labels, members], axis=1), axis=0), np.lexsort((ranks, sizes)))
     marked: Bool[np.ndarray, " samples"] = chosen[members]
     return marked
 
 
-def take_fraction(
+def _take_fraction(
     families: Int64[np.ndarray, " families"], sizes: Int64[np.ndarray, " families"], fraction: float, left: int
 ) -> list[int]:
     """Return the families of one class that are taken, of these in the order in which they are tried."""
@@ -267,7 +269,7 @@ def take_fraction(
     return taken if taken or not several else [int(families[sizes.argmin()])]
 
 
-def mend_classes(
+def _mend_classes(
     chosen: Bool[np.ndarray, " families"],
     present: Int64[np.ndarray, "entries 2"],
     order: Int64[np.ndarray, " families"],
@@ -302,8 +304,8 @@ def _choose_stratified(
 
     Equal samples of several classes count as samples of the first of these, so that they fall on one side.
     """
-    order = mix(hashes, seed)
-    strata = unite_equal(hashes, labels)
+    order = hash_with_seed(hashes, seed)
+    strata = _unite_equal(hashes, labels)
     chosen = np.zeros(len(labels), dtype=bool)
     for label in np.unique(strata):
         members = np.flatnonzero(strata == label)
@@ -321,7 +323,7 @@ def _choose_stratified(
     return chosen
 
 
-def unite_equal(
+def _unite_equal(
     hashes: UInt64[np.ndarray, " samples"], labels: Int64[np.ndarray, " samples"]
 ) -> Int64[np.ndarray, " samples"]:
     """Return labels, equal samples of several classes having the lowest of theirs."""
@@ -345,19 +347,19 @@ def choose_groups(
     np.add.at(counts, (members, labels), 1)
     total = counts.sum(axis=0)
     taken, chosen = np.zeros_like(total), np.zeros(len(names), dtype=bool)
-    for index in np.argsort(mix(names, seed), kind="stable"):
+    for index in np.argsort(hash_with_seed(names, seed), kind="stable"):
         after = taken + counts[index]
-        if leaves_some(after, total) and distance(after, total, fraction) < distance(taken, total, fraction):
+        if _leaves_some(after, total) and distance(after, total, fraction) < distance(taken, total, fraction):
             taken, chosen[index] = after, True
     if not chosen.any():
         # Few large groups: the one that overshoots least.
-        possible = [index for index in range(len(names)) if leaves_some(counts[index], total)]
+        possible = [index for index in range(len(names)) if _leaves_some(counts[index], total)]
         chosen[sorted(possible, key=lambda index: distance(counts[index], total, fraction))[:1]] = True
     marked: Bool[np.ndarray, " samples"] = chosen[members]
     return marked
 
 
-def leaves_some(taken: Int64[np.ndarray, " classes"], total: Int64[np.ndarray, " classes"]) -> bool:
+def _leaves_some(taken: Int64[np.ndarray, " classes"], total: Int64[np.ndarray, " classes"]) -> bool:
     """Whether a sample of each class that occurs is left."""
     return bool((taken < total)[total > 0].all())
 
@@ -367,7 +369,7 @@ def distance(taken: Int64[np.ndarray, " classes"], total: Int64[np.ndarray, " cl
     return float(np.square(taken - fraction * total).sum())
 
 
-def mix(hashes: UInt64[np.ndarray, " samples"], seed: int) -> UInt64[np.ndarray, " samples"]:
+def hash_with_seed(hashes: UInt64[np.ndarray, " samples"], seed: int) -> UInt64[np.ndarray, " samples"]:
     """Return well-mixed 64-bit values of hashes and a seed (SplitMix64; Steele, Lea, Flood, OOPSLA 2014)."""
     with np.errstate(over="ignore"):
         z = hashes + np.uint64(0x9E3779B97F4A7C15) * np.uint64(seed + 1)
@@ -385,7 +387,7 @@ def unite_split(split: Split) -> UInt64[np.ndarray, " samples"]:
     return _unite(split.group_names, split.hashes)
 
 
-def deal(
+def assign_group_folds(
     groups: UInt64[np.ndarray, " samples"], labels: Int64[np.ndarray, " samples"], count: int
 ) -> Int64[np.ndarray, " samples"]:
     """Return `count` folds of whole groups: the largest first, each to the fold that has least of its classes.
@@ -396,7 +398,7 @@ def deal(
     counts = np.zeros((len(names), int(labels.max(initial=0)) + 1), dtype=np.int64)
     np.add.at(counts, (members, labels), 1)
     dealt, folds = np.zeros((count, counts.shape[1]), dtype=np.int64), np.zeros(len(names), dtype=np.int64)
-    for group in np.lexsort((mix(names, seed=0), -counts.sum(axis=1))):
+    for group in np.lexsort((hash_with_seed(names, seed=0), -counts.sum(axis=1))):
         fold = np.lexsort((dealt.sum(axis=1), dealt @ counts[group]))[0]
         dealt[fold] += counts[group]
         folds[group] = fold
@@ -413,7 +415,7 @@ def fold_dataset(dataset: Dataset, count: int) -> tuple[Dataset, ...]:
     """
     pool = concatenate([dataset.splits[name] for name in ("train", "val")])
     names = unite_split(pool) if pool.group_names is not None else pool.hashes
-    folds = deal(names, pool.labels, count)
+    folds = assign_group_folds(names, pool.labels, count)
     parts = []
     for number in range(count):
         held_out = folds == number

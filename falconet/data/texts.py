@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _RESERVED = ("[PAD]", "[MASK]")
-"""Names of the tokens 0 and 1, which no text ever becomes."""
-MIN_VOCABULARY = 256 + len(_RESERVED)
+"""Names of the tokens 0 and 1, which no text contains."""
+_MIN_VOCABULARY = 256 + len(_RESERVED)
 MAX_WORD = 1000
-"""Bytes up to which a word is learned from as one: to merge two tokens of a word moves all that follow."""
+"""Most bytes of a word that is learned from as a whole: merging two tokens of a word moves all that follow."""
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}]{1,2}"
-"""What is learned from as one word where no blanks part words, which most often have one or two characters.
+"""Pattern of a word for training in scripts without blanks, where most words have one or two characters.
 
 A clause would be one word otherwise, and in a small data set one token, of which no other text has any part.
 """
 _CHUNK = 4096
-"""Texts that are encoded at a time: enough for all cores, and little memory."""
+"""Texts that are encoded at a time: enough for all cores, in little memory."""
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int) -> str:
@@ -49,9 +49,9 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> str:
     Raises ConfigError for fewer than 258, DataError for texts that hold lone surrogates, MissingExtraError without the
     package.
     """
-    check_tokenizers()
-    if vocab_size < MIN_VOCABULARY:
-        raise ConfigError(f"vocab_size: wanted {MIN_VOCABULARY} or more, one for each byte, found {vocab_size}")
+    _check_tokenizers()
+    if vocab_size < _MIN_VOCABULARY:
+        raise ConfigError(f"vocab_size: wanted {_MIN_VOCABULARY} or more, one for each byte, found {vocab_size}")
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -70,13 +70,16 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> str:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    check_unicode(texts)
+    _check_unicode(texts)
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.pre_tokenizer = words
     content = json.loads(tokenizer.to_str())
     # As added tokens they would be looked for in users' texts.
     content["added_tokens"] = []
     return json.dumps(content, ensure_ascii=False)
+
+
+_WORDPIECE, _UNKNOWN, _BEGINNING, _END = "WordPiece", "[UNK]", "[CLS]", "[SEP]"
 
 
 def make_wordpiece(vocabulary: Sequence[str]) -> str:
@@ -87,10 +90,10 @@ def make_wordpiece(vocabulary: Sequence[str]) -> str:
     after it all.
     Raises DataError unless the first two tokens are the reserved ones, those named here are there, and none is twice.
     """
-    check_vocabulary(vocabulary)
-    sides = {name: {"SpecialToken": {"id": name, "type_id": 0}} for name in (_BEGINNING, END)}
+    _check_vocabulary(vocabulary)
+    sides = {name: {"SpecialToken": {"id": name, "type_id": 0}} for name in (_BEGINNING, _END)}
     numbers = {name: {"id": name, "ids": [vocabulary.index(name)], "tokens": [name]} for name in sides}
-    sequence = [sides[_BEGINNING], {"Sequence": {"id": "A", "type_id": 0}}, sides[END]]
+    sequence = [sides[_BEGINNING], {"Sequence": {"id": "A", "type_id": 0}}, sides[_END]]
     content: dict[str, Any] = {
         "version": "1.0",
         "truncation": None,
@@ -112,7 +115,7 @@ def make_wordpiece(vocabulary: Sequence[str]) -> str:
         },
         "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
         "model": {
-            "type": WORDPIECE,
+            "type": _WORDPIECE,
             "unk_token": _UNKNOWN,
             "continuing_subword_prefix": "##",
             "max_input_chars_per_word": 100,
@@ -122,10 +125,10 @@ def make_wordpiece(vocabulary: Sequence[str]) -> str:
     return json.dumps(content, ensure_ascii=False)
 
 
-WORDPIECE, _UNKNOWN, _BEGINNING, END = "WordPiece", "[UNK]", "[CLS]", "[SEP]"
+_MAX_TOKENS = 1 << 24
 
 
-def check_vocabulary(vocabulary: Sequence[Any]) -> None:
+def _check_vocabulary(vocabulary: Sequence[Any]) -> None:
     """Raise DataError unless tokens make a WordPiece tokenizer, in few characters, one a line."""
     if tuple(vocabulary[: len(_RESERVED)]) != _RESERVED:
         raise DataError(f"tokenizer: wanted {' and '.join(_RESERVED)} as its first tokens, found others")
@@ -134,7 +137,7 @@ def check_vocabulary(vocabulary: Sequence[Any]) -> None:
             raise DataError(f"tokenizer: wanted tokens of visible characters, found {abridge(token)}")
     if len(set(vocabulary)) != len(vocabulary) or sum(map(len, vocabulary)) > _MAX_TOKENS:
         raise DataError(f"tokenizer: wanted a vocabulary of at most {_MAX_TOKENS} characters in all, found others")
-    for token in (_UNKNOWN, _BEGINNING, END):
+    for token in (_UNKNOWN, _BEGINNING, _END):
         if token not in vocabulary:
             raise DataError(f"tokenizer: wanted the token {token}, found none")
 
@@ -148,11 +151,11 @@ def _read_vocabulary(tokenizer: object) -> list[str] | None:
         return None
     if tokenizer.startswith(f"{_RESERVED[0]}\n"):
         vocabulary = tokenizer.split("\n")
-        check_vocabulary(vocabulary)
+        _check_vocabulary(vocabulary)
         return vocabulary
     try:
-        content = json.loads(tokenizer) if is_json(tokenizer) else {}
-        if content["model"]["type"] != WORDPIECE:
+        content = json.loads(tokenizer) if _is_json(tokenizer) else {}
+        if content["model"]["type"] != _WORDPIECE:
             return None
         vocabulary = list(content["model"]["vocab"])
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -170,7 +173,7 @@ def abridge_tokenizer(tokenizer: str) -> str:
     vocabulary = _read_vocabulary(tokenizer)
     if vocabulary is not None:
         return "\n".join(vocabulary)
-    return "\n".join(" ".join(pair) for pair in read_merges(tokenizer))
+    return "\n".join(" ".join(pair) for pair in _read_merges(tokenizer))
 
 
 def restore_tokenizer(abridged: str) -> str:
@@ -182,8 +185,8 @@ def restore_tokenizer(abridged: str) -> str:
     vocabulary = _read_vocabulary(abridged)
     if vocabulary is not None:
         return make_wordpiece(vocabulary)
-    merges = read_merges(abridged)
-    content = json.loads(train_tokenizer((), MIN_VOCABULARY))
+    merges = _read_merges(abridged)
+    content = json.loads(train_tokenizer((), _MIN_VOCABULARY))
     content["model"]["vocab"] = _unite(merges)
     content["model"]["merges"] = [list(pair) for pair in merges]
     return json.dumps(content, ensure_ascii=False)
@@ -191,93 +194,22 @@ def restore_tokenizer(abridged: str) -> str:
 
 def check_tokenizer(tokenizer: str, vocab_size: int) -> None:
     """Raise DataError unless a tokenizer is one that is made here, with at most so many tokens."""
-    check_json(tokenizer)
+    _check_json(tokenizer)
     vocabulary = _read_vocabulary(tokenizer)
-    found = len(_unite(read_merges(tokenizer)) if vocabulary is None else vocabulary)
+    found = len(_unite(_read_merges(tokenizer)) if vocabulary is None else vocabulary)
     if found > vocab_size:
         raise DataError(f"tokenizer: wanted at most the model's {vocab_size} tokens, found {found}")
 
 
-def check_json(tokenizer: str) -> None:
+def _check_json(tokenizer: str) -> None:
     """Raise DataError for text that is no JSON object."""
-    if not is_json(tokenizer):
+    if not _is_json(tokenizer):
         raise DataError("the tokenizer is damaged: wanted a JSON object")
 
 
-def is_json(tokenizer: str) -> bool:
+def _is_json(tokenizer: str) -> bool:
     """Whether a tokenizer is written as JSON: merges begin with one of two bytes, of which the first may be a brace."""
     return tokenizer.startswith("{") and not tokenizer.startswith("{ ")
-
-
-def read_merges(tokenizer: str) -> list[tuple[str, str]]:
-    """Return the merges of a tokenizer, as JSON or one a line, by which everything else of it is settled.
-
-    What is no merge is compared with what `train_tokenizer` writes and never used: the `tokenizers` package trusts its
-    files, which may ask it for any memory and time. Raises DataError.
-    """
-    if not isinstance(tokenizer, str):
-        raise DataError(f"tokenizer: wanted text, found {type(tokenizer).__name__}")
-    if not is_json(tokenizer):
-        lines = [tuple(line.split(" ")) for line in tokenizer.split("\n")] if tokenizer else []
-        return check_merges(lines)
-    try:
-        content = json.loads(tokenizer)
-        found = dict(content, model={**content["model"], "vocab": None, "merges": None})
-        vocabulary, lines = content["model"]["vocab"], content["model"]["merges"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(f"the tokenizer is damaged: {_shorten(error)}") from error
-    # Earlier versions of the package wrote "a b" for ["a", "b"].
-    pairs = [tuple(line.split(" ") if isinstance(line, str) else line) for line in check_list(lines)]
-    merges = check_merges(pairs)
-    if vocabulary != _unite(merges):
-        raise DataError("the tokenizer is damaged: its tokens are not those that its merges make")
-    strange = [key for key, value in _flatten(found).items() if value != FORM.get(key)]
-    if strange:
-        raise DataError(f"the tokenizer is damaged: wanted the byte-level BPE that falconet learns, found {strange[0]}")
-    return merges
-
-
-def check_list(lines: Any) -> list[Any]:
-    """Return a list of texts and lists. Raises DataError for anything else."""
-    if not isinstance(lines, list) or not all(isinstance(line, str | list) for line in lines):
-        raise DataError("the tokenizer is damaged: wanted a list of merges")
-    return lines
-
-
-def check_merges(pairs: Sequence[tuple[Any, ...]]) -> list[tuple[str, str]]:
-    """Return pairs of texts. Raises DataError for anything else."""
-    for pair in pairs:
-        if len(pair) != 2 or not all(isinstance(token, str) for token in pair):
-            raise DataError(f"tokenizer: wanted two known tokens a line, found {' '.join(map(str, pair))[:60]!r}")
-    return [(first, second) for first, second in pairs]
-
-
-def _unite(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
-    """Return all tokens with their numbers: reserved ones, bytes, and what each merge makes of two that are there.
-
-    Raises DataError for a merge of others, and for tokens that are too long together, as those of forty doublings are.
-    """
-    vocabulary = {token: number for number, token in enumerate((*_RESERVED, *byte_tokens()))}
-    known, length = vocabulary.keys() - set(_RESERVED), 0
-    for first, second in merges:
-        if first not in known or second not in known:
-            raise DataError(f"tokenizer: wanted two known tokens a line, found {f'{first} {second}'[:60]!r}")
-        length += len(first) + len(second)
-        if length > _MAX_TOKENS:
-            raise DataError(f"tokenizer: wanted tokens of at most {_MAX_TOKENS} characters in all, found more")
-        vocabulary.setdefault(first + second, len(vocabulary))
-        known.add(first + second)
-    return vocabulary
-
-
-_MAX_TOKENS = 1 << 24
-
-
-@cache
-def byte_tokens() -> tuple[str, ...]:
-    """Return the characters that stand for the 256 bytes, in order: visible ones themselves, others from 256 on."""
-    visible = {*range(33, 127), *range(161, 173), *range(174, 256)}
-    return tuple(map(chr, (*sorted(visible), *range(256, 256 + 256 - len(visible)))))
 
 
 FORM: Mapping[str, Any] = MappingProxyType(
@@ -308,7 +240,75 @@ FORM: Mapping[str, Any] = MappingProxyType(
         "model.merges": None,
     }
 )
-"""What `train_tokenizer` writes beside tokens and merges; a file may lack some of it, but not say otherwise."""
+"""Settings that `train_tokenizer` writes besides tokens and merges; a file may lack some, but not have other values."""
+
+
+def _read_merges(tokenizer: str) -> list[tuple[str, str]]:
+    """Return the merges of a tokenizer, as JSON or one a line, by which everything else of it is settled.
+
+    What is no merge is compared with what `train_tokenizer` writes and never used: the `tokenizers` package trusts its
+    files, which may ask it for any memory and time. Raises DataError.
+    """
+    if not isinstance(tokenizer, str):
+        raise DataError(f"tokenizer: wanted text, found {type(tokenizer).__name__}")
+    if not _is_json(tokenizer):
+        lines = [tuple(line.split(" ")) for line in tokenizer.split("\n")] if tokenizer else []
+        return _check_merges(lines)
+    try:
+        content = json.loads(tokenizer)
+        found = dict(content, model={**content["model"], "vocab": None, "merges": None})
+        vocabulary, lines = content["model"]["vocab"], content["model"]["merges"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(f"the tokenizer is damaged: {_shorten(error)}") from error
+    # Earlier versions of the package wrote "a b" for ["a", "b"].
+    pairs = [tuple(line.split(" ") if isinstance(line, str) else line) for line in _check_list(lines)]
+    merges = _check_merges(pairs)
+    if vocabulary != _unite(merges):
+        raise DataError("the tokenizer is damaged: its tokens are not those that its merges make")
+    strange = [key for key, value in _flatten(found).items() if value != FORM.get(key)]
+    if strange:
+        raise DataError(f"the tokenizer is damaged: wanted the byte-level BPE that falconet learns, found {strange[0]}")
+    return merges
+
+
+def _check_list(lines: Any) -> list[Any]:
+    """Return a list of texts and lists. Raises DataError for anything else."""
+    if not isinstance(lines, list) or not all(isinstance(line, str | list) for line in lines):
+        raise DataError("the tokenizer is damaged: wanted a list of merges")
+    return lines
+
+
+def _check_merges(pairs: Sequence[tuple[Any, ...]]) -> list[tuple[str, str]]:
+    """Return pairs of texts. Raises DataError for anything else."""
+    for pair in pairs:
+        if len(pair) != 2 or not all(isinstance(token, str) for token in pair):
+            raise DataError(f"tokenizer: wanted two known tokens a line, found {' '.join(map(str, pair))[:60]!r}")
+    return [(first, second) for first, second in pairs]
+
+
+def _unite(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
+    """Return all tokens with their numbers: reserved ones, bytes, and what each merge makes of two that are there.
+
+    Raises DataError for a merge of others, and for tokens that are too long together, as those of forty doublings are.
+    """
+    vocabulary = {token: number for number, token in enumerate((*_RESERVED, *_byte_tokens()))}
+    known, length = vocabulary.keys() - set(_RESERVED), 0
+    for first, second in merges:
+        if first not in known or second not in known:
+            raise DataError(f"tokenizer: wanted two known tokens a line, found {f'{first} {second}'[:60]!r}")
+        length += len(first) + len(second)
+        if length > _MAX_TOKENS:
+            raise DataError(f"tokenizer: wanted tokens of at most {_MAX_TOKENS} characters in all, found more")
+        vocabulary.setdefault(first + second, len(vocabulary))
+        known.add(first + second)
+    return vocabulary
+
+
+@cache
+def _byte_tokens() -> tuple[str, ...]:
+    """Return the characters that stand for the 256 bytes, in order: visible ones themselves, others from 256 on."""
+    visible = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    return tuple(map(chr, (*sorted(visible), *range(256, 256 + 256 - len(visible)))))
 
 
 def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -324,12 +324,12 @@ def _shorten(error: Exception) -> str:
     return " ".join(str(error).split())[:120] or type(error).__name__
 
 
-def check_tokenizers() -> None:
+def _check_tokenizers() -> None:
     if importlib.util.find_spec("tokenizers") is None:
         raise MissingExtraError("text", "turning texts into tokens")
 
 
-def check_unicode(texts: Sequence[str]) -> None:
+def _check_unicode(texts: Sequence[str]) -> None:
     """Raise DataError for a text that UTF-8 cannot hold."""
     for index, text in enumerate(texts):
         try:
@@ -343,9 +343,9 @@ class TextEncoder:
     """Texts to rows of tokens, as a model takes them."""
 
     tokenizer: str
-    """JSON, as `train_tokenizer` and `make_wordpiece` return it."""
+    """JSON of the tokenizer, as `train_tokenizer` and `make_wordpiece` return it."""
     length: int
-    """Tokens of a row."""
+    """Tokens of a row, after cutting or padding."""
 
     def encode(self, texts: Sequence[str]) -> Int64[np.ndarray, "texts length"]:
         """Return the tokens of each text, cut at `length` or followed by 0; a cut one keeps the token of a text's end.
@@ -369,7 +369,7 @@ class TextEncoder:
 
         Tokens that are parts of one character all cover it; those around a text are of no length.
         """
-        check_unicode([text])
+        _check_unicode([text])
         spans: list[tuple[int, int]] = self.loaded.encode(text).offsets
         cut = spans[: self.length]
         return cut if self.end is None else [*cut[:-1], spans[-1]]
@@ -378,7 +378,7 @@ class TextEncoder:
     def end(self) -> int | None:
         """The token that every text ends with; None: there is none."""
         vocabulary = _read_vocabulary(self.tokenizer)
-        return None if vocabulary is None else vocabulary.index(END)
+        return None if vocabulary is None else vocabulary.index(_END)
 
     @property
     def vocab_size(self) -> int:
@@ -389,16 +389,16 @@ class TextEncoder:
         """Yield all tokens of each text."""
         for begin in range(0, len(texts), _CHUNK):
             chunk = texts[begin : begin + _CHUNK]
-            check_unicode(chunk)
+            _check_unicode(chunk)
             for encoding in self.loaded.encode_batch_fast(list(chunk)):
                 yield encoding.ids
 
     @cached_property
     def loaded(self) -> Tokenizer:
-        check_tokenizers()
+        _check_tokenizers()
         from tokenizers import Tokenizer
 
-        check_json(self.tokenizer)
+        _check_json(self.tokenizer)
         # Made anew from merges or tokens: nothing else that a file says reaches the package.
         return Tokenizer.from_str(restore_tokenizer(self.tokenizer))
 
@@ -421,7 +421,7 @@ def read_text_file(content: bytes) -> str:
 
 
 MAX_CHARACTERS = 10_000_000
-"""Of one text."""
+"""Most characters of one text."""
 
 
 def describe_text(text: str) -> str:

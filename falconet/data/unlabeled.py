@@ -1,4 +1,4 @@
-"""Samples that a model is to answer, from whatever names or holds them, some at a time. Imports no torch.
+"""Samples to predict on, from whatever names or holds them, some at a time. Imports no torch.
 
 What training reads is read here too, by the same readers, with labels or without.
 """
@@ -21,7 +21,7 @@ from falconet.data.cells import find_comma, spell_numbers
 from falconet.data.columns import Roles, choose_inputs
 from falconet.data.dataset import Dataset, Samples, Split, Unreadable, to_text
 from falconet.data.downloads import fetch_url
-from falconet.data.files import count_ignored, describe_ignored, fit_recordings, open_files, suffix_of, walk
+from falconet.data.files import adapt_samples, count_ignored, describe_ignored, open_files, suffix_of, walk
 from falconet.data.manifests import tabulate_tasks
 from falconet.data.rows import read_inputs
 from falconet.data.sources import find_data_root, read_dataset
@@ -30,7 +30,7 @@ from falconet.data.texts import MAX_CHARACTERS
 from falconet.data.ts import read_ts_file
 from falconet.errors import DataError, PathError, UsageError
 from falconet.modalities import MODALITIES
-from falconet.spec import InputSpec, Kind
+from falconet.spec import InputSpec, ModalityName
 from falconet.storage import scratch
 from falconet.tables import (
     CELL_BYTES,
@@ -45,9 +45,9 @@ from falconet.tables import (
 )
 
 PART_FILES = 1024
-"""So many files are answered before their answers are handed on."""
+"""Files that are predicted on before their predictions are handed on."""
 _MAX_LINE = 4 * MAX_CHARACTERS
-"""Bytes of a line of standard input: a text of so many characters."""
+"""Most bytes of a line of standard input: four for each of the characters that a text may have."""
 
 
 class Url(str):
@@ -64,7 +64,7 @@ class _Lines(Protocol):
 
 
 InputSource = Path | Url | _Lines
-"""Where samples are: a file or a folder, an address, or an open stream of lines."""
+"""Place of samples: a file or a folder, a URL, or an open stream of lines."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Reading:
 
     spec: InputSpec
     labels: Sequence[str]
-    """Classes of the model, by which a column of labels is known that nothing else tells."""
+    """Classes of the model, which identify a column of labels that nothing else does."""
     config: DataConfig
     data_root: Path | None = None
 
@@ -99,7 +99,7 @@ def iterate_inputs(
     UsageError for what is none of these, DataError for the only input where it cannot be used.
     """
     if isinstance(asked, Dataset | Split):
-        yield from read_held(asked, spec)
+        yield from _read_held(asked, spec)
         return
     reading = Reading(spec, labels, config or DataConfig(), None if data_root is None else Path(data_root))
     if is_array(asked) and not is_image(asked):
@@ -112,48 +112,48 @@ def iterate_inputs(
         if isinstance(item, Path):
             check_place(item, f"; {MODALITIES[spec.kind].plural} are given in a list" if listed else "")
     number = 0
-    for several, group in group_items(items):
+    for several, group in _group_items(items):
         if not several:  # Called after their positions.
             yield adapter.read_values(group, list(map(str, range(number, number + len(group)))), spec)
             number += len(group)
             continue
         (place,) = group
         try:
-            yield from read_place(place, reading)
+            yield from _read_place(place, reading)
         except DataError as error:
             if len(items) == 1:
                 raise
-            name = name_place(place)
+            name = _name_place(place)
             yield SampleBlock(skipped=(Unreadable(name, str(error).removeprefix(f"{name}: ")),))
 
 
-def read_held(asked: Dataset | Split, spec: InputSpec) -> Iterator[SampleBlock]:
+def _read_held(asked: Dataset | Split, spec: InputSpec) -> Iterator[SampleBlock]:
     """Yield the samples of a split, or of all splits of a data set."""
     dataset = asked if isinstance(asked, Dataset) else asked.owner
     if dataset is not None:
-        check_kind(dataset.source, dataset.kind, spec)
+        _check_kind(dataset.source, dataset.kind, spec)
     for split in asked.splits.values() if isinstance(asked, Dataset) else (asked,):
-        yield SampleBlock(fit_recordings(split.samples, spec))
+        yield SampleBlock(adapt_samples(split.samples, spec))
 
 
-def _list_items(asked: object, kind: Kind) -> list[Any]:
+def _list_items(asked: object, kind: ModalityName) -> list[Any]:
     """Return the places and samples that are asked about. Raises UsageError for none, and for what can be neither."""
     if isinstance(asked, str | os.PathLike):
-        return [to_place(asked)]
-    if isinstance(asked, Samples) or is_stream(asked) or is_array(asked):
+        return [_to_place(asked)]
+    if isinstance(asked, Samples) or _is_stream(asked) or is_array(asked):
         return [asked]
     if isinstance(asked, bytes | Mapping) or not isinstance(asked, Iterable):
-        raise UsageError(f"wanted {describe_wanted(kind)}, found {type(asked).__name__}")
+        raise UsageError(f"wanted {_describe_wanted(kind)}, found {type(asked).__name__}")
     items = list(asked)
     if not items:
-        raise UsageError(f"wanted {describe_wanted(kind)}, found none")
+        raise UsageError(f"wanted {_describe_wanted(kind)}, found none")
     if ADAPTERS[kind].takes_strings:
         texts = [item for item in items if isinstance(item, str) and not isinstance(item, Url)]
         named = [text for text in texts if suffix_of(text[-10:]) in (*FILE_SUFFIXES, ".txt") and is_file(text)]
         if named:
             raise UsageError(f"wanted texts, found the name of a file, {named[0]!r}; give files as pathlib.Path")
-        return [item if isinstance(item, str) else to_place(item) for item in items]
-    return [to_place(item) for item in items]
+        return [item if isinstance(item, str) else _to_place(item) for item in items]
+    return [_to_place(item) for item in items]
 
 
 def is_file(name: str) -> bool:
@@ -164,31 +164,31 @@ def is_file(name: str) -> bool:
         return False
 
 
-def describe_wanted(kind: Kind) -> str:
+def _describe_wanted(kind: ModalityName) -> str:
     """Say what can be asked about."""
     return f"paths, addresses or {ADAPTERS[kind].wanted}"
 
 
-def to_place(item: Any) -> Any:
+def _to_place(item: Any) -> Any:
     """Return a string as an address or a path, what is a path as one, and anything else as it is."""
     if isinstance(item, str):
         return Url(item) if is_url(item) else Path(item)
     return Path(item) if isinstance(item, os.PathLike) else item
 
 
-def is_stream(item: object) -> bool:
+def _is_stream(item: object) -> bool:
     return isinstance(item, io.IOBase) and not isinstance(item, io.TextIOBase)
 
 
-def is_place(item: object) -> bool:
-    return isinstance(item, Path | Url | Samples) or is_stream(item)
+def _is_place(item: object) -> bool:
+    return isinstance(item, Path | Url | Samples) or _is_stream(item)
 
 
-def group_items(items: Sequence[Any]) -> Iterator[tuple[bool, list[Any]]]:
+def _group_items(items: Sequence[Any]) -> Iterator[tuple[bool, list[Any]]]:
     """Yield each place by itself and samples at hand together, in order; whether it is a place goes first."""
     values: list[Any] = []
     for item in items:
-        if not is_place(item):
+        if not _is_place(item):
             values.append(item)
             continue
         if values:
@@ -199,28 +199,28 @@ def group_items(items: Sequence[Any]) -> Iterator[tuple[bool, list[Any]]]:
         yield False, values
 
 
-def name_place(place: Any) -> str:
+def _name_place(place: Any) -> str:
     """Return what a place is called: a stream `-`, samples by their type."""
     if isinstance(place, Path | Url):
         return to_text(str(place))
-    return "-" if is_stream(place) else type(place).__name__
+    return "-" if _is_stream(place) else type(place).__name__
 
 
 # Places
 
 
-def read_place(place: Any, reading: Reading) -> Iterator[SampleBlock]:
+def _read_place(place: Any, reading: Reading) -> Iterator[SampleBlock]:
     """Yield the samples of one place."""
     if isinstance(place, Url):
-        yield from read_url(place, reading)
+        yield from _read_url(place, reading)
     elif isinstance(place, Samples):
         yield SampleBlock(place)
-    elif is_stream(place):
-        yield from read_lines(place, reading)
+    elif _is_stream(place):
+        yield from _read_lines(place, reading)
     elif place.is_dir():
         yield from _read_folder(place, reading)
     elif place.exists():
-        yield from read_one_file(place, str(place), reading)
+        yield from _read_one_file(place, str(place), reading)
     elif os.path.lexists(place):
         raise DataError(f"{place}: a link to nothing")
     else:
@@ -230,24 +230,24 @@ def read_place(place: Any, reading: Reading) -> Iterator[SampleBlock]:
 def _read_source(name: str, reading: Reading) -> Iterator[SampleBlock]:
     """Yield all samples of a source that has a name."""
     dataset = read_dataset(name, data_root=find_data_root(reading.data_root), config=reading.config)
-    check_kind(name, dataset.kind, reading.spec)
+    _check_kind(name, dataset.kind, reading.spec)
     for split in dataset.splits.values():
         yield SampleBlock(ADAPTERS[dataset.kind].rescale(split.samples, reading.spec))
     yield SampleBlock(skipped=dataset.unreadable, ignored=dataset.ignored, notes=dataset.notes)
 
 
-def check_kind(name: str, found: Kind, spec: InputSpec) -> None:
+def _check_kind(name: str, found: ModalityName, spec: InputSpec) -> None:
     """Raise DataError for samples of another kind than a model's."""
     if found != spec.kind:
         raise DataError(f"{name}: wanted {spec.kind} data, as the model takes, found {found}")
 
 
-def read_url(url: Url, reading: Reading) -> Iterator[SampleBlock]:
+def _read_url(url: Url, reading: Reading) -> Iterator[SampleBlock]:
     """Yield the samples of a file that is fetched first, and gone in the end."""
     with scratch() as folder:
         path = fetch_url(url, folder)
         try:
-            for inputs in read_one_file(path, str(url), reading):
+            for inputs in _read_one_file(path, str(url), reading):
                 yield rename(inputs, str(path), str(url))
         except (DataError, PathError) as error:  # What an address leads to is not the caller's mistake.
             raise DataError(str(error).replace(str(path), str(url))) from error
@@ -260,12 +260,12 @@ def rename(inputs: SampleBlock, old: str, new: str) -> SampleBlock:
     )
     samples = inputs.samples
     if samples is not None and len(samples) == 1 and samples.name(0) == old:
-        samples = Renamed(samples, new)
+        samples = _Renamed(samples, new)
     return SampleBlock(samples, skipped, inputs.ignored, tuple(note.replace(old, new) for note in inputs.notes))
 
 
 @dataclass(frozen=True, eq=False)
-class Renamed:
+class _Renamed:
     """One sample under another name."""
 
     samples: Samples
@@ -283,10 +283,10 @@ class Renamed:
         except DataError as error:
             raise DataError(str(error).removeprefix(f"{self.samples.name(index)}: ")) from error
 
-    def take(self, indices: np.ndarray) -> Renamed:
-        return Renamed(self.samples.take(indices), self.known)
+    def take(self, indices: np.ndarray) -> _Renamed:
+        return _Renamed(self.samples.take(indices), self.known)
 
-    def join(self, others: Sequence[Renamed]) -> Samples:
+    def join(self, others: Sequence[_Renamed]) -> Samples:
         return self.samples.join([other.samples for other in others])
 
 
@@ -309,7 +309,7 @@ def _read_folder(folder: Path, reading: Reading) -> Iterator[SampleBlock]:
         return
     for path in data:
         try:
-            yield from read_one_file(path, str(path), reading)
+            yield from _read_one_file(path, str(path), reading)
         except DataError as error:
             if len(data) == 1:
                 raise
@@ -318,16 +318,16 @@ def _read_folder(folder: Path, reading: Reading) -> Iterator[SampleBlock]:
 
 @dataclass(frozen=True)
 class FoundFiles:
-    """What lies where a user pointed to."""
+    """The files that a path of the user's leads to."""
 
     files: Sequence[str]
-    """That should hold one sample each."""
+    """Files that should hold one sample each."""
     refused: tuple[Unreadable, ...] = ()
     """Links that lead out of a folder, pipes and the like."""
     ignored: Mapping[str, int] = field(default_factory=dict)
 
 
-def find_below(folder: Path, kind: Kind, *, strict: bool = True) -> FoundFiles | None:
+def find_below(folder: Path, kind: ModalityName, *, strict: bool = True) -> FoundFiles | None:
     """Return the files below a folder that hold a sample each, and what is left out.
 
     Where there are none: None, or PathError where it is `strict`.
@@ -345,7 +345,7 @@ def find_below(folder: Path, kind: Kind, *, strict: bool = True) -> FoundFiles |
     return FoundFiles([str(folder / name) for name in files], refused, ignored)
 
 
-def read_one_file(path: Path, name: str, reading: Reading) -> Iterator[SampleBlock]:
+def _read_one_file(path: Path, name: str, reading: Reading) -> Iterator[SampleBlock]:
     """Yield the samples of a file, which may be one; `name` is what the user calls it."""
     spec, suffix, max_bytes = reading.spec, path.suffix.lower(), reading.config.max_bytes
     adapter = ADAPTERS[spec.kind]
@@ -358,7 +358,7 @@ def read_one_file(path: Path, name: str, reading: Reading) -> Iterator[SampleBlo
         yield from _read_ts(path, name, reading)
     elif suffix == TASKS_SUFFIX:
         table, _ = tabulate_tasks(path, reading.config)
-        yield from read_parts(iter([table]), name, reading, lambda: table)
+        yield from _read_parts(iter([table]), name, reading, lambda: table)
     elif suffix in adapter.table_suffixes:
         yield from _read_rows(path, name, reading)
     else:
@@ -375,16 +375,16 @@ def _read_files(paths: Sequence[str], reading: Reading) -> Iterator[SampleBlock]
 
 def _read_ts(path: Path, name: str, reading: Reading) -> Iterator[SampleBlock]:
     """Yield the series of a `.ts` file, whether it has labels or not."""
-    check_kind(name, "series", reading.spec)
+    _check_kind(name, "series", reading.spec)
     cases, skipped = read_ts_file(path, unlabeled=True)
-    yield SampleBlock(skipped=tuple(Unreadable(f"{name}:{line_of(item.file)}", item.reason) for item in skipped))
+    yield SampleBlock(skipped=tuple(Unreadable(f"{name}:{_line_of(item.file)}", item.reason) for item in skipped))
     for start in range(0, len(cases), PART_ROWS):
         part = cases[start : start + PART_ROWS]
-        names = [f"{name}:{line_of(case.name)}" for case in part]
+        names = [f"{name}:{_line_of(case.name)}" for case in part]
         yield ADAPTERS["series"].read_cells([case.series for case in part], names, reading.spec)
 
 
-def line_of(name: str) -> str:
+def _line_of(name: str) -> str:
     """Return the line that stands after a file's name."""
     return name.rpartition(":")[2]
 
@@ -393,12 +393,12 @@ def _read_rows(path: Path, name: str, reading: Reading) -> Iterator[SampleBlock]
     """Yield the samples of a table in parts; of a series over several rows, all of it is read first."""
     config = reading.config
     parts = iterate_table(path, header=config.header, max_bytes=config.max_bytes)
-    yield from read_parts(
+    yield from _read_parts(
         parts, name, reading, lambda: read_table(path, header=config.header, max_bytes=config.max_bytes)
     )
 
 
-def read_parts(
+def _read_parts(
     parts: Iterator[Table], name: str, reading: Reading, read_whole: Callable[[], Table] | None
 ) -> Iterator[SampleBlock]:
     """Yield the samples of a table's parts; what the first one's columns hold counts for all.
@@ -420,7 +420,7 @@ def read_parts(
             )
             notes = tuple(f"{name}: {note}" for note in table.notes)
             if "series" in roles.columns:
-                whole = read_whole() if read_whole else join_tables(table, parts, reading.config.max_bytes)
+                whole = read_whole() if read_whole else _join_tables(table, parts, reading.config.max_bytes)
                 yield from _read_part(whole, roles, comma, name, reading, notes)
                 return
         yield from _read_part(table, roles, comma, name, reading, notes)
@@ -442,7 +442,7 @@ def _read_part(
         yield ADAPTERS[roles.kind].read_cells(rows.values, rows.names, reading.spec)
 
 
-def join_tables(first: Table, others: Iterable[Table], max_bytes: int) -> Table:
+def _join_tables(first: Table, others: Iterable[Table], max_bytes: int) -> Table:
     """Return several parts of a stream as one table. Raises DataError where they take more memory than a table may."""
     tables, held = [first], 0
     for table in others:
@@ -462,18 +462,18 @@ def join_tables(first: Table, others: Iterable[Table], max_bytes: int) -> Table:
 # Standard input
 
 
-def read_lines(stream: _Lines, reading: Reading) -> Iterator[SampleBlock]:
+def _read_lines(stream: _Lines, reading: Reading) -> Iterator[SampleBlock]:
     """Yield what stands in the lines of a stream: JSON objects, or else texts, or the paths of files and addresses.
 
     The first line that is not blank tells which. Raises DataError for no lines, and for lines of numbers.
     """
     damaged: list[tuple[int, str]] = []
-    lines = number_lines(stream, damaged)
+    lines = _number_lines(stream, damaged)
     first = next(lines, None)
     if first is None:
-        raise DataError(f"-: wanted lines on standard input, found none{describe_lost(damaged)}")
+        raise DataError(f"-: wanted lines on standard input, found none{_describe_lost(damaged)}")
     if isinstance(parse_object(first[1], valid=True), dict):
-        yield from read_objects(first, lines, damaged, reading)
+        yield from _read_objects(first, lines, damaged, reading)
         return
     spec, adapter = reading.spec, ADAPTERS[reading.spec.kind]
     if not adapter.in_files(spec):
@@ -496,11 +496,11 @@ def read_lines(stream: _Lines, reading: Reading) -> Iterator[SampleBlock]:
     yield SampleBlock(skipped=tuple(Unreadable(f"-:{number}", reason) for number, reason in damaged))
 
 
-def describe_lost(damaged: Sequence[tuple[int, str]]) -> str:
+def _describe_lost(damaged: Sequence[tuple[int, str]]) -> str:
     return f"; the first that cannot be read: line {damaged[0][0]} ({damaged[0][1]})" if damaged else ""
 
 
-def number_lines(stream: _Lines, damaged: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+def _number_lines(stream: _Lines, damaged: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:
     """Yield number and text of the lines that hold something; what is wrong with others is added to `damaged`."""
     number = 0
     while line := stream.readline(_MAX_LINE + 1):
@@ -519,7 +519,7 @@ def number_lines(stream: _Lines, damaged: list[tuple[int, str]]) -> Iterator[tup
             yield number, text
 
 
-def read_objects(
+def _read_objects(
     first: tuple[int, str], lines: Iterator[tuple[int, str]], damaged: list[tuple[int, str]], reading: Reading
 ) -> Iterator[SampleBlock]:
     """Yield the samples of JSON lines of a stream."""
@@ -540,14 +540,14 @@ def read_objects(
             damaged.clear()
         yield Table(Path("-"), {}, (), tuple(damaged))
 
-    yield from read_parts(number_rows(), "-", reading, None)
+    yield from _read_parts(number_rows(), "-", reading, None)
 
 
 def _read_named(names: Sequence[str], reading: Reading) -> Iterator[SampleBlock]:
     """Yield the samples of places that are named in lines; one that is not there is listed."""
     files: list[str] = []
     for name in names:
-        place = to_place(name)
+        place = _to_place(name)
         plain = isinstance(place, Path) and place.is_file() and suffix_of(name) not in FILE_SUFFIXES
         if plain:
             files.append(name)
@@ -557,7 +557,7 @@ def _read_named(names: Sequence[str], reading: Reading) -> Iterator[SampleBlock]
         try:
             if isinstance(place, Path):
                 check_place(place)
-            yield from read_place(place, reading)
+            yield from _read_place(place, reading)
         except (DataError, PathError) as error:
             yield SampleBlock(skipped=(Unreadable(name, str(error).removeprefix(f"{name}: ")),))
     yield from _read_files(files, reading)

@@ -15,30 +15,30 @@ from falconet.data.images import read_content
 from falconet.data.series import resample
 from falconet.errors import DataError
 
-PCM, FLOAT, A_LAW, MU_LAW, EXTENSIBLE = 0x0001, 0x0003, 0x0006, 0x0007, 0xFFFE
-WIDTHS: Mapping[int, tuple[int, ...]] = MappingProxyType(
-    {PCM: (8, 16, 24, 32), FLOAT: (32, 64), A_LAW: (8,), MU_LAW: (8,)}
+_PCM, FLOAT, _A_LAW, _MU_LAW, _EXTENSIBLE = 0x0001, 0x0003, 0x0006, 0x0007, 0xFFFE
+_WIDTHS: Mapping[int, tuple[int, ...]] = MappingProxyType(
+    {_PCM: (8, 16, 24, 32), FLOAT: (32, 64), _A_LAW: (8,), _MU_LAW: (8,)}
 )
-"""Bits of a value in formats that are read."""
-WAV_FORMATS = MappingProxyType({2: "ADPCM", 0x11: "ADPCM", 0x31: "GSM", 0x55: "MP3"})
-"""What others are called."""
-STREAMED = 0x7FFFF000
-"""Size of samples from which on it is none: what programs write that do not know it."""
-SUBFORMAT_TAIL = bytes.fromhex("000000001000800000aa00389b71")
-"""What follows the format's number in the GUID of an extensible header (Microsoft, mmreg.h)."""
-RATE_LIMIT = 100
-"""Rates further apart than this are a damaged header's."""
-RESAMPLED_LIMIT = 2**26
-"""Values of a recording at another rate: 23 minutes of 48,000 Hz. Resampling takes some 28 bytes for each."""
+"""Allowed bits per value of each format that is read."""
+_WAV_FORMATS = MappingProxyType({2: "ADPCM", 0x11: "ADPCM", 0x31: "GSM", 0x55: "MP3"})
+"""Names of formats that are not read."""
+_STREAMED = 0x7FFFF000
+"""Declared bytes of samples from which on the size is unknown: what programs write to a pipe."""
+_SUBFORMAT_TAIL = bytes.fromhex("000000001000800000aa00389b71")
+"""Bytes after the format's number in the GUID of an extensible header (Microsoft, mmreg.h)."""
+_RATE_LIMIT = 100
+"""Largest ratio of two sampling rates; a larger one means a damaged header."""
+_RESAMPLED_LIMIT = 2**26
+"""Most values of a resampled recording: 23 minutes of 48,000 Hz. Resampling takes about 28 bytes for each."""
 
 
 @dataclass(frozen=True)
 class WavFacts:
-    """What the header of a recording says."""
+    """Facts from the header of a recording."""
 
     channels: int
     rate: int
-    """Steps a second."""
+    """Sampling rate in Hz."""
     steps: int
 
 
@@ -48,11 +48,11 @@ class WavFiles:
 
     root: Path
     paths: Sequence[str]
-    """Relative to `root`."""
+    """Paths relative to `root`."""
     rate: int
-    """Steps a second, to which recordings of other rates are resampled."""
+    """Sampling rate in Hz, to which recordings of other rates are resampled."""
     channels: int
-    """One: the mean of a recording's channels. Several: a recording of one channel is repeated."""
+    """Channels of a sample; where 1, a recording's channels are averaged, else a single one is repeated."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -63,9 +63,9 @@ class WavFiles:
     def read(self, index: int) -> Float32[np.ndarray, "channels steps"]:
         path = self.root / self.paths[index]
         try:
-            facts, code, samples = read_wav(read_content(path))
+            facts, code, samples = _read_wav(read_content(path))
             series = match_channels(_to_unit(facts, code, samples), self.channels)
-            return resample_rate(series, facts.rate, self.rate)
+            return _resample_rate(series, facts.rate, self.rate)
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
 
@@ -79,7 +79,7 @@ class WavFiles:
 
 def inspect_wav(content: bytes) -> WavFacts:
     """Return channels, rate and steps of a WAV file that `decode_wav` can decode; raises what it raises."""
-    return read_wav(content)[0]
+    return _read_wav(content)[0]
 
 
 def decode_wav(content: bytes) -> Float32[np.ndarray, "channels steps"]:
@@ -87,27 +87,27 @@ def decode_wav(content: bytes) -> Float32[np.ndarray, "channels steps"]:
 
     Raises DataError for one that is empty, truncated, damaged or compressed otherwise.
     """
-    return _to_unit(*read_wav(content))
+    return _to_unit(*_read_wav(content))
 
 
 @dataclass(frozen=True)
-class WavCode:
+class _WavCode:
     """How a recording's values are written."""
 
     number: int
-    """Of the format: PCM, FLOAT, A_LAW or MU_LAW."""
+    """Number of the format: PCM, float, A-law or mu-law."""
     width: int
-    """Bytes of a value."""
+    """Bytes per value."""
 
 
-def _to_unit(facts: WavFacts, code: WavCode, samples: bytes) -> Float32[np.ndarray, "channels steps"]:
+def _to_unit(facts: WavFacts, code: _WavCode, samples: bytes) -> Float32[np.ndarray, "channels steps"]:
     """Return a recording's samples in -1..1: PCM of 8 bits is unsigned, of more it is signed.
 
     Raises DataError for samples in floating point that are not finite.
     """
     raw = np.frombuffer(samples, dtype=np.uint8).reshape(facts.steps, facts.channels, code.width)
-    if code.number in EXPANSIONS:
-        return np.ascontiguousarray(EXPANSIONS[code.number][raw[..., 0].T])
+    if code.number in _EXPANSIONS:
+        return np.ascontiguousarray(_EXPANSIONS[code.number][raw[..., 0].T])
     if code.number == FLOAT:
         with np.errstate(over="ignore"):
             values = raw.view(f"<f{code.width}")[..., 0].T.astype(np.float32, order="C")
@@ -120,14 +120,14 @@ def _to_unit(facts: WavFacts, code: WavCode, samples: bytes) -> Float32[np.ndarr
     return wide.view("<i4")[..., 0].astype(np.float32) / np.float32(2**31)
 
 
-def expand_mu_law() -> Float32[np.ndarray, " codes"]:
+def _expand_mu_law() -> Float32[np.ndarray, " codes"]:
     """Return the value of each byte of mu-law (ITU-T G.711, table 2), of which all bits are inverted."""
     codes = 255 - np.arange(256)
     sizes = (((codes & 15) * 8 + 132) << (codes >> 4 & 7)) - 132
     return (np.where(codes & 128, -sizes, sizes) / 2**15).astype(np.float32)
 
 
-def expand_a_law() -> Float32[np.ndarray, " codes"]:
+def _expand_a_law() -> Float32[np.ndarray, " codes"]:
     """Return the value of each byte of A-law (ITU-T G.711, table 1), of which every second bit is inverted."""
     codes = np.arange(256) ^ 0x55
     segments, steps = codes >> 4 & 7, (codes & 15) * 16 + 8
@@ -135,24 +135,24 @@ def expand_a_law() -> Float32[np.ndarray, " codes"]:
     return (np.where(codes & 128, sizes, -sizes) / 2**15).astype(np.float32)
 
 
-EXPANSIONS = MappingProxyType({A_LAW: expand_a_law(), MU_LAW: expand_mu_law()})
+_EXPANSIONS = MappingProxyType({_A_LAW: _expand_a_law(), _MU_LAW: _expand_mu_law()})
 
 
-def read_wav(content: bytes) -> tuple[WavFacts, WavCode, bytes]:
+def _read_wav(content: bytes) -> tuple[WavFacts, _WavCode, bytes]:
     """Return the facts of a WAV file, how its values are written, and all samples."""
     if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
         raise DataError("not a WAV file" if content else "empty file (0 bytes)")
-    chunks = find_chunks(content)
+    chunks = _find_chunks(content)
     for name in (b"fmt ", b"data"):
         if name not in chunks:
             raise DataError(f"damaged WAV file: no chunk {name.decode().strip()}, or it ends early")
-    channels, rate, code = parse_format(content[slice(*chunks[b"fmt "])])
+    channels, rate, code = _parse_format(content[slice(*chunks[b"fmt "])])
     begin, end = chunks[b"data"]
     frame = channels * code.width
     steps = (end - begin) // frame
     if end > len(content):
         found = (len(content) - begin) // frame
-        if not is_streamed(content, begin):
+        if not _is_streamed(content, begin):
             raise DataError(f"truncated WAV file: wanted {steps:,} samples, found {found:,}")
         steps = found
     if rate == 0 or steps == 0:
@@ -160,46 +160,46 @@ def read_wav(content: bytes) -> tuple[WavFacts, WavCode, bytes]:
     return WavFacts(channels, rate, steps), code, content[begin : begin + steps * frame]
 
 
-def find_chunks(content: bytes) -> dict[bytes, tuple[int, int]]:
+def _find_chunks(content: bytes) -> dict[bytes, tuple[int, int]]:
     """Return where the content of each chunk begins and ends, as its header says, up to the samples."""
     chunks: dict[bytes, tuple[int, int]] = {}
     place = 12
     while place + 8 <= len(content) and b"data" not in chunks:
         name, size = struct.unpack_from("<4sI", content, place)
         begin = place + 8
-        if name == b"data" and size == 0 and is_streamed(content, begin):
+        if name == b"data" and size == 0 and _is_streamed(content, begin):
             size = len(content) - begin
         chunks.setdefault(name, (begin, begin + size))
         place = begin + size + size % 2
     return chunks
 
 
-def is_streamed(content: bytes, begin: int) -> bool:
+def _is_streamed(content: bytes, begin: int) -> bool:
     """Whether a recording's samples, which start at `begin`, go on to the end of the file.
 
     Who writes to a pipe cannot go back to tell how many there are: programs leave 0, or about the most that fits.
     """
     whole, size = (int.from_bytes(content[place : place + 4], "little") for place in (4, begin - 4))
-    return size >= STREAMED or (size == 0 and whole + 8 != len(content))
+    return size >= _STREAMED or (size == 0 and whole + 8 != len(content))
 
 
-def parse_format(chunk: bytes) -> tuple[int, int, WavCode]:
+def _parse_format(chunk: bytes) -> tuple[int, int, _WavCode]:
     """Return channels, rate and how values are written, from the chunk `fmt `. Raises DataError for another format."""
     if len(chunk) < 16:
         raise DataError("damaged WAV file: it ends early")
     number, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", chunk)
-    if number == EXTENSIBLE and chunk[26:40] == SUBFORMAT_TAIL:
+    if number == _EXTENSIBLE and chunk[26:40] == _SUBFORMAT_TAIL:
         (number,) = struct.unpack_from("<H", chunk, 24)
-    if number not in WIDTHS:
-        found = WAV_FORMATS.get(number, f"format {number:#06x}")
+    if number not in _WIDTHS:
+        found = _WAV_FORMATS.get(number, f"format {number:#06x}")
         raise DataError(f"wanted PCM samples, found {found}; convert the recording to 16-bit PCM")
-    if bits not in WIDTHS[number]:
-        *most, last = map(str, WIDTHS[number])
+    if bits not in _WIDTHS[number]:
+        *most, last = map(str, _WIDTHS[number])
         wanted = f"{', '.join(most)} or {last}" if most else last
         raise DataError(f"wanted {wanted} bits a value, found {bits}")
     if channels == 0:
         raise DataError("damaged WAV file: wanted 1 channel or more, found 0")
-    return channels, rate, WavCode(number, bits // 8)
+    return channels, rate, _WavCode(number, bits // 8)
 
 
 def match_channels(
@@ -216,16 +216,16 @@ def match_channels(
     raise DataError(f"wanted {wanted} channels or 1, found {len(series)}")
 
 
-def resample_rate(
+def _resample_rate(
     series: Float32[np.ndarray, "channels steps"], rate: int, wanted: int
 ) -> Float32[np.ndarray, "channels new_steps"]:
     """Return a recording at another rate. Raises DataError for one absurdly far away, and for too long a one."""
-    if not wanted / RATE_LIMIT <= rate <= wanted * RATE_LIMIT:
-        raise DataError(f"wanted a rate within {RATE_LIMIT} times {wanted} Hz, found {rate} Hz")
+    if not wanted / _RATE_LIMIT <= rate <= wanted * _RATE_LIMIT:
+        raise DataError(f"wanted a rate within {_RATE_LIMIT} times {wanted} Hz, found {rate} Hz")
     steps = max(round(series.shape[1] * wanted / rate), 1)
-    if steps != series.shape[1] and steps * len(series) > RESAMPLED_LIMIT:
+    if steps != series.shape[1] and steps * len(series) > _RESAMPLED_LIMIT:
         raise DataError(
-            f"wanted at most {RESAMPLED_LIMIT:,} values at {wanted} Hz, found {steps * len(series):,}: resample it, or "
-            "cut it into parts"
+            f"wanted at most {_RESAMPLED_LIMIT:,} values at {wanted} Hz, found {steps * len(series):,}: resample it, "
+            "or cut it into parts"
         )
     return resample(series, steps)

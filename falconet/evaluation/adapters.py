@@ -1,6 +1,6 @@
-"""How samples of each modality are read, mirrored and corrupted for evaluation, and what a baseline sees of them.
+"""Reading, mirroring and corruption of samples of each modality for evaluation, and features for baselines.
 
-What holds of inputs themselves, such as whether they are tokens, is in `falconet.modalities`.
+Properties of the inputs themselves, such as whether they are tokens, are in `falconet.modalities`.
 """
 
 from __future__ import annotations
@@ -25,50 +25,50 @@ from falconet.evaluation.corruptions import (
     corrupt_text,
 )
 from falconet.evaluation.features import Describe, PreparedInputs, fit_pixels, fit_spectra, fit_tfidf
-from falconet.spec import ImageSpec, Kind
+from falconet.spec import ImageSpec, ModalityName
 
 
 @dataclass(frozen=True)
 class EvaluationAdapter:
-    """How a model is evaluated on samples of a modality."""
+    """Functions for evaluation on samples of a modality."""
 
-    fit_config: Callable[[DataConfig, Any], DataConfig]
-    """From how a source is read, and an input spec, to how it is read for a model."""
+    adapt_config: Callable[[DataConfig, Any], DataConfig]
+    """Adapts the configuration by which a source is read to a model's input spec."""
     mirror: Callable[[Tensor], Tensor] | None
-    """From prepared samples to them with left and right exchanged; None: they have neither."""
+    """Mirrors prepared samples horizontally; None: they have no left and right."""
     list_amounts: Callable[[Any], Mapping[str, Amounts]]
-    """From an input spec to the corruptions that there are, each with what it is given at severities 1 to 5."""
+    """Returns the corruptions for an input spec, each with its amounts at severities 1 to 5."""
     corrupt: Callable[[Any, str, float, Any], Any]
-    """Corrupts by the corruption of a name, so much, with a generator: prepared samples where these have bounds, else
-    a raw one."""
+    """Applies a named corruption, with an amount and a random generator: to prepared samples where these have bounds,
+    else to a raw one."""
     linear: str
     """Name of the linear baseline."""
     fit_features: Callable[[PreparedInputs, int], Describe]
-    """From training samples, and the vocabulary size of texts, to what the linear baseline sees of any samples."""
+    """Fits the linear baseline's feature extractor to training samples, given the vocabulary size of texts."""
 
 
-def read_in_range(config: DataConfig, spec: ImageSpec) -> DataConfig:
-    """Let pictures be read in the range of a model's, whatever they hold: no need to look for another one."""
+def _read_in_range(config: DataConfig, spec: ImageSpec) -> DataConfig:
+    """Return the configuration with a model's value range for images, so that none is guessed from the files."""
     return config if spec.value_range is None else dataclasses.replace(config, value_range=spec.value_range)
 
 
-def mirror_images(images: Float32[Tensor, "batch channels height width"]) -> Float32[Tensor, "batch _ height width"]:
-    """Return images with left and right exchanged."""
+def _mirror_images(images: Float32[Tensor, "batch channels height width"]) -> Float32[Tensor, "batch _ height width"]:
+    """Return images mirrored horizontally."""
     return images.flip(-1)
 
 
-ADAPTERS: Mapping[Kind, EvaluationAdapter] = MappingProxyType(
+ADAPTERS: Mapping[ModalityName, EvaluationAdapter] = MappingProxyType(
     {
         "image": EvaluationAdapter(
-            fit_config=read_in_range,
-            mirror=mirror_images,
+            adapt_config=_read_in_range,
+            mirror=_mirror_images,
             list_amounts=choose_amounts,
             corrupt=corrupt_images,
             linear="linear model on pixels",
             fit_features=lambda inputs, _: fit_pixels(inputs),
         ),
         "series": EvaluationAdapter(
-            fit_config=lambda config, _: config,
+            adapt_config=lambda config, _: config,
             mirror=None,
             list_amounts=lambda _: SERIES_AMOUNTS,
             corrupt=corrupt_series,
@@ -76,7 +76,7 @@ ADAPTERS: Mapping[Kind, EvaluationAdapter] = MappingProxyType(
             fit_features=lambda inputs, _: fit_spectra(inputs),
         ),
         "text": EvaluationAdapter(
-            fit_config=lambda config, _: config,
+            adapt_config=lambda config, _: config,
             mirror=None,
             list_amounts=lambda _: TEXT_AMOUNTS,
             corrupt=corrupt_text,

@@ -1,4 +1,4 @@
-"""Attacks on images by those who know the network: FGSM and PGD, through captum, within epsilon of each pixel.
+"""White-box attacks on images: FGSM and PGD, through captum, within epsilon of each pixel.
 
 FGSM: I. Goodfellow, J. Shlens, C. Szegedy, "Explaining and harnessing adversarial examples", ICLR 2015, section 4. PGD:
 A. Madry et al., "Towards deep learning models resistant to adversarial attacks", ICLR 2018, equation 2.1 and section 5:
@@ -18,11 +18,11 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 EPSILONS = (1 / 255, 2 / 255, 4 / 255, 8 / 255, 0.1, 0.3)
-"""Up to 8/255 as usual for photographs (Madry et al. on CIFAR-10), 0.1 and 0.3 for gray digits (theirs on MNIST)."""
+"""Epsilons of attacks: up to 8/255 for photographs (Madry et al. on CIFAR-10), 0.1 and 0.3 for digits (on MNIST)."""
 _STEPS = 40
-STEP_FRACTION = 2.5
-"""PGD takes 40 steps, as Madry et al. on MNIST, of 2.5 epsilon / 40: enough to reach every place within the bound from
-any other (their robustness library's rule)."""
+_STEP_FRACTION = 2.5
+"""Length of all 40 steps of PGD together, in epsilons (Madry et al. take 40 on MNIST): enough to reach any place within
+the bound from any other (their robustness library's rule)."""
 _SEED = 0
 
 
@@ -38,7 +38,7 @@ def attack_fgsm(
     attack = FGSM(predict, cross_entropy, lower_bound=0.0, upper_bound=1.0)
     # By default captum takes gradients below 1e-6 for zero, which leaves those alone of which a network is most sure.
     attack.zero_thresh = 0.0
-    with silence_captum():
+    with _silence_captum():
         found: Tensor = attack.perturb(pixels, epsilon, labels)
     return found.detach()
 
@@ -49,13 +49,13 @@ def attack_pgd(
     labels: Int64[Tensor, " batch"],
     epsilon: float,
 ) -> Float32[Tensor, "batch channels height width"]:
-    """Return what _STEPS steps within epsilon of the pixels lead to, clamped to 0..1; the same on every call."""
+    """Return adversarial pixels after 40 steps within epsilon of the given ones, in 0..1; the same on every call."""
     from captum.robust import PGD
 
     attack = PGD(predict, cross_entropy, lower_bound=0.0, upper_bound=1.0)
     attack.fgsm.zero_thresh = 0.0
-    step = STEP_FRACTION * epsilon / _STEPS
-    with silence_captum(), torch.random.fork_rng(devices=[]):
+    step = _STEP_FRACTION * epsilon / _STEPS
+    with _silence_captum(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         found: Tensor = attack.perturb(pixels, epsilon, step, _STEPS, labels, random_start=True)
     return found.detach()
@@ -67,13 +67,13 @@ ATTACKS = {"fgsm": attack_fgsm, "pgd": attack_pgd}
 def cross_entropy(
     logits: Float32[Tensor, "batch classes"], labels: Int64[Tensor, " batch"]
 ) -> Float32[Tensor, " batch"]:
-    """Return the loss of each sample: captum adds up their gradients, so that none depends on the batch."""
+    """Return the loss of each sample: captum sums their gradients, so that none depends on the batch."""
     return F.cross_entropy(logits, labels, reduction="none")
 
 
 @contextmanager
-def silence_captum() -> Iterator[None]:
-    """Silence captum's note that it asks for the gradients of inputs by itself, which is what it is called for."""
+def _silence_captum() -> Iterator[None]:
+    """Silence captum's warning that it makes inputs require gradients, as it must."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Input Tensor .* did not already require gradients", module="captum")
         yield

@@ -1,7 +1,7 @@
-"""Baselines: what a constant answer and a linear model come to on the same split, beside which a network must stand.
+"""Baselines: the majority class and a linear model, evaluated on the same split as a network.
 
-The linear model is multinomial logistic regression on what needs no learning: pixels, values and spectra of series, or
-TF-IDF of tokens and their n-grams, as the model `linear` has it.
+The linear model is multinomial logistic regression on fixed features: pixels, values and spectra of series, or TF-IDF
+of tokens and their n-grams, as in the model `linear`.
 """
 
 from __future__ import annotations
@@ -19,63 +19,63 @@ from torch import Tensor
 from falconet import metrics
 from falconet.data.loader import load_inputs
 from falconet.evaluation.adapters import ADAPTERS
-from falconet.evaluation.answers import Answers
 from falconet.evaluation.features import Describe, PreparedInputs, take
-from falconet.spec import InputSpec, Kind
-from falconet.training.linear_probe import Solution, solve
+from falconet.evaluation.logits import SplitLogits
+from falconet.spec import InputSpec, ModalityName
+from falconet.training.linear_probe import LinearProbe, solve
 
-FITTED = 3_000
-"""Training samples that the linear model is fitted to, at most: seconds, not minutes."""
-CHOOSING = 1_000
-"""Of these, those that its penalty is chosen by."""
+_FITTED = 3_000
+"""Training samples that the linear model is fitted to, at most, so that it takes seconds."""
+_CHOOSING = 1_000
+"""Training samples among them for cross-validation of the linear model's penalty, at most."""
 _EVALUATED = 5_000
-"""Test samples that baselines are asked about, at most."""
+"""Test samples that baselines are evaluated on, at most."""
 MAJORITY = "majority class"
-LINEAR: Mapping[Kind, str] = {kind: adapter.linear for kind, adapter in ADAPTERS.items()}
-"""The linear model's name by kind of sample."""
+LINEAR: Mapping[ModalityName, str] = {kind: adapter.linear for kind, adapter in ADAPTERS.items()}
+"""Names of the linear model, by modality."""
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a baseline comes to on a split, and how the model compares."""
+    """The result of a baseline on a split, compared with the model's."""
 
     name: str
     accuracy: float
-    """A fraction of 0 to 1."""
+    """Accuracy of the baseline, 0 to 1."""
     accuracy_ci: tuple[float, float]
-    """95% interval (Wilson)."""
+    """95% Wilson score interval of the accuracy."""
     macro_f1: float
     seconds: float
-    """To fit it and ask it."""
+    """Seconds for fitting and prediction."""
     fitted: int
-    """Training samples that it was fitted to."""
+    """Training samples that the baseline was fitted to."""
     n: int
-    """Test samples that it was asked about."""
+    """Test samples that the baseline was evaluated on."""
     difference: float
-    """Accuracy of the model less that of the baseline."""
+    """Accuracy of the model minus that of the baseline."""
     difference_ci: tuple[float, float]
-    """95% interval, by samples that one answers right and the other wrong."""
+    """95% interval of the difference, from the samples that only one of both predicts correctly."""
 
     @property
     def is_better(self) -> bool:
-        """Whether it is right more often than the model by more than chance."""
+        """Whether the baseline is significantly more accurate than the model."""
         return self.difference_ci[1] < 0
 
     @property
     def is_beaten(self) -> bool:
-        """Whether the model is right more often by more than chance."""
+        """Whether the model is significantly more accurate than the baseline."""
         return self.difference_ci[0] > 0
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Samples of a split as a model takes them, and their labels."""
+    """Samples of a split, prepared as a model's inputs, and their labels."""
 
     inputs: PreparedInputs
     labels: Int64[Tensor, " samples"]
 
     def thin(self, most: int, seed: int = 0) -> Prepared:
-        """Return some of the samples, drawn at random, in order."""
+        """Return at most `most` of the samples, drawn at random, in order."""
         if len(self.labels) <= most:
             return self
         drawn = torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(seed))[:most]
@@ -85,48 +85,48 @@ class Prepared:
 
 @dataclass(frozen=True, eq=False)
 class LinearModel:
-    """Multinomial logistic regression on what needs no learning, fitted to training samples."""
+    """Multinomial logistic regression on fixed features, fitted to training samples."""
 
     name: str
-    solution: Solution
+    solution: LinearProbe
     describe: Describe
     fitted: int
-    """Training samples that it was fitted to."""
+    """Training samples that the baseline was fitted to."""
     seconds: float
-    """That this took."""
+    """Seconds that fitting took."""
 
     def answer(self, samples: Prepared) -> Int64[np.ndarray, " samples"]:
-        """Return the class numbers that it answers."""
+        """Return the predicted class numbers."""
         logits = self.solution.apply(self.describe(samples.inputs))
         answers: Int64[np.ndarray, " samples"] = logits.argmax(dim=1).numpy()
         return answers
 
 
-def fit_linear(train: Prepared, kind: Kind, num_classes: int, tokens: int = 0) -> LinearModel | None:
-    """Return the linear model, fitted to at most FITTED training samples; None where these are of one class.
+def fit_linear(train: Prepared, kind: ModalityName, num_classes: int, tokens: int = 0) -> LinearModel | None:
+    """Return the linear model, fitted to at most 3,000 training samples; None where these are of one class.
 
-    `tokens` is the vocabulary size of texts; for others it counts for nothing.
+    `tokens` is the vocabulary size of texts; for other samples it is ignored.
     """
     if len(torch.unique(train.labels)) < 2:
         return None
     started = time.perf_counter()
-    drawn = train.thin(FITTED)
+    drawn = train.thin(_FITTED)
     describe = ADAPTERS[kind].fit_features(drawn.inputs, tokens)
-    solution = solve(describe(drawn.inputs), drawn.labels, num_classes, cv_samples=CHOOSING)
+    solution = solve(describe(drawn.inputs), drawn.labels, num_classes, cv_samples=_CHOOSING)
     return LinearModel(LINEAR[kind], solution, describe, len(drawn.labels), time.perf_counter() - started)
 
 
 @dataclass(frozen=True, eq=False)
 class BaselineInputs:
-    """Samples of a split that baselines are asked about, and what the model makes of them."""
+    """Samples of a split that baselines are evaluated on, with the model's hits."""
 
     samples: Prepared
     hits: Bool[np.ndarray, " samples"]
-    """Of each sample, whether the model answers it right."""
+    """Whether the model predicts each sample correctly."""
 
 
-def prepare_baseline_inputs(answers: Answers, spec: InputSpec, tokenizer: str | None = None) -> BaselineInputs:
-    """Return at most _EVALUATED samples of an answered split, drawn at random, as the model takes them.
+def prepare_baseline_inputs(answers: SplitLogits, spec: InputSpec, tokenizer: str | None = None) -> BaselineInputs:
+    """Return at most _EVALUATED samples of a predicted split, drawn at random, as the model's inputs.
 
     Raises DataError where none can be read any more.
     """
@@ -139,7 +139,7 @@ def prepare_baseline_inputs(answers: Answers, spec: InputSpec, tokenizer: str | 
 def measure_baselines(
     train: Prepared, linear: LinearModel | None, asked: BaselineInputs, num_classes: int
 ) -> tuple[Baseline, ...]:
-    """Return the majority class of `train`, and the linear model where there is one, beside the model."""
+    """Return the results of the majority class of `train`, and of the linear model where there is one."""
     labels = asked.samples.labels.numpy()
     started = time.perf_counter()
     majority = int(torch.bincount(train.labels, minlength=num_classes).argmax())
@@ -182,7 +182,7 @@ def _compare(
 
 
 def describe_verdict(baselines: Sequence[Baseline]) -> str:
-    """Return in plain words what the model lacks; nothing where it beats all baselines by more than chance."""
+    """Return in words what the model lacks; empty where it is significantly better than all baselines."""
     unbeaten = [baseline for baseline in baselines if not baseline.is_beaten]
     if not unbeaten:
         return ""

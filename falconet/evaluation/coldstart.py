@@ -1,7 +1,7 @@
-"""A process that imports falconet, reads an artifact and answers, for `measure_costs` to watch.
+"""A process that imports falconet, reads an artifact and predicts, which `measure_costs` times.
 
-`python -m falconet.evaluation.coldstart FOLDER` writes a line when it has answered one of the raw samples in
-`FOLDER/raw.npz`, and one with its memory when it has answered all of them at once.
+`python -m falconet.evaluation.coldstart FOLDER` writes a line after the prediction for one of the raw samples in
+`FOLDER/raw.npz`, and one with its memory after that for all of them at once.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from falconet.evaluation.costs import answer
 
 
 def _main(folder: Path) -> None:
-    """Answer, and say so."""
-    imports = read_peak()
+    """Predict, and report that."""
+    imports = _read_peak()
     artifact = load_artifact(folder)
     with np.load(folder / "raw.npz", allow_pickle=False) as file:
         raw = [array if array.ndim else str(array) for array in file.values()]
@@ -26,11 +26,11 @@ def _main(folder: Path) -> None:
     sys.stdout.write("answered\n")
     sys.stdout.flush()
     answer(artifact, raw)
-    sys.stdout.write(json.dumps({"imports": imports, "peak": read_peak()}) + "\n")
+    sys.stdout.write(json.dumps({"imports": imports, "peak": _read_peak()}) + "\n")
 
 
-def read_peak() -> int | None:
-    """Return the most bytes of memory that this process had in use at once; None where the system does not say."""
+def _read_peak() -> int | None:
+    """Return the peak memory of this process in bytes; None where the system does not report it."""
     status = Path("/proc/self/status")
     if status.is_file():
         # Linux counts in `getrusage` what the parent had in use when it started this process.

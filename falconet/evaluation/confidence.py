@@ -1,4 +1,4 @@
-"""How sure a model may be: its temperature, and from which confidence on its answers are right as often as wanted."""
+"""Calibration and abstention: a model's temperature, and the confidence above which it is right often enough."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from falconet import metrics
 from falconet.artifact import Artifact
 from falconet.data import Dataset
 from falconet.errors import ConfigError
-from falconet.evaluation.answers import Answers, answer_known, scale_logits
+from falconet.evaluation.logits import SplitLogits, predict_split, scale_logits
 
 DIGITS = 4
-"""Significant digits of a temperature: more follow from rounding in the network rather than from the samples."""
+"""Significant digits of a temperature: further ones depend on rounding in the network rather than on the samples."""
 
 
 @dataclass(frozen=True)
@@ -22,28 +22,28 @@ class CalibrationChange:
     ece_before: float
     ece_after: float
     n: int
-    """Samples."""
+    """Number of samples."""
 
 
 @dataclass(frozen=True)
 class Calibration(CalibrationChange):
-    """What a temperature changes: on the validation split, to which it was fitted and which flatters it."""
+    """The effect of a temperature: on the validation split, to which it was fitted and which flatters it."""
 
     temperature: float
     test: CalibrationChange
-    """On samples that it never saw."""
+    """Effect on test samples, to which it was not fitted."""
     reason: str = ""
-    """Why the temperature is 1, as a sentence; empty where it is another."""
+    """A sentence on why the temperature is 1; empty for another."""
 
 
-def calibrate(artifact: Artifact, dataset: Dataset) -> tuple[Artifact, Answers]:
-    """Return a model with the temperature that fits the validation split of its data best, and its answers there.
+def calibrate(artifact: Artifact, dataset: Dataset) -> tuple[Artifact, SplitLogits]:
+    """Return a model with the temperature that fits the validation split of its data best, and its logits there.
 
     The temperature is 1 where `falconet.metrics.choose_temperature` finds none that helps. Which class is the most
-    probable stays as it was.
+    probable does not change.
     """
     plain = dataclasses.replace(artifact, config=dataclasses.replace(artifact.config, calibration_temperature=1.0))
-    answers = answer_known(plain, dataset, "val")
+    answers = predict_split(plain, dataset, "val")
     chosen = metrics.choose_temperature(answers.logits, answers.split.labels)
     temperature = float(f"{chosen.temperature:.{DIGITS}g}")
     scaled = dataclasses.replace(answers, logits=scale_logits(answers.logits, temperature))
@@ -52,16 +52,16 @@ def calibrate(artifact: Artifact, dataset: Dataset) -> tuple[Artifact, Answers]:
     ), scaled
 
 
-def describe_calibration(artifact: Artifact, val: Answers, test: Answers) -> Calibration:
-    """Return what a model's temperature changed, from its answers with it."""
+def measure_calibration(artifact: Artifact, val: SplitLogits, test: SplitLogits) -> Calibration:
+    """Return the effect of a model's temperature, from its logits with it."""
     temperature = artifact.config.calibration_temperature
     fitted, seen = (measure_change(answers, temperature) for answers in (val, test))
     reason = metrics.choose_temperature(val.logits, val.split.labels).reason if temperature == 1 else ""
     return Calibration(fitted.ece_before, fitted.ece_after, fitted.n, temperature, seen, reason)
 
 
-def measure_change(answers: Answers, temperature: float) -> CalibrationChange:
-    """Return calibration errors without and with the temperature that answers were given with."""
+def measure_change(answers: SplitLogits, temperature: float) -> CalibrationChange:
+    """Return calibration errors without and with a temperature, from logits divided by it."""
     labels = answers.split.labels
     before, after = (
         metrics.expected_calibration_error(logits, labels)
@@ -72,17 +72,17 @@ def measure_change(answers: Answers, temperature: float) -> CalibrationChange:
 
 @dataclass(frozen=True)
 class Answered:
-    """The samples of a split that get an answer; fractions of 0 to 1."""
+    """The samples of a split with a prediction above the threshold; fractions of 0 to 1."""
 
     split: str
     n: int
-    """Samples that get one."""
+    """Number of samples with a prediction."""
     coverage: float
-    """Their fraction."""
+    """Fraction of samples with a prediction."""
     accuracy: float | None
-    """Among them; None where there are none."""
+    """Accuracy on samples with a prediction; None: there are none."""
     accuracy_ci: tuple[float, float] | None
-    """95% score interval."""
+    """95% Wilson score interval of the accuracy; None: no sample has a prediction."""
 
 
 @dataclass(frozen=True)
@@ -90,32 +90,32 @@ class Abstention:
     """A model that says "I don't know" where its highest probability is below a threshold."""
 
     precision: float
-    """The fraction of right answers that was wanted."""
+    """Wanted accuracy of the answered samples."""
     threshold: float | None
-    """The lowest that gives it where it was chosen; None: none does."""
+    """Lowest confidence that reaches it where it was chosen; None: none does."""
     chosen: Answered | None
     judged: Answered | None
-    """On the split that was asked for. The same one, and so flattering, where there is no other to choose on."""
+    """Result on the evaluated split; it flatters where the threshold was chosen on the same one. None: no threshold."""
 
 
-def check_precision(precision: float | None) -> None:
-    """Raise ConfigError for a precision that no answers can have."""
-    if precision is not None and not 0 < precision <= 1:
-        raise ConfigError(f"--precision: wanted a fraction above 0 and up to 1, such as 0.99, found {precision:g}")
+def check_target_accuracy(target: float | None) -> None:
+    """Raise ConfigError for an impossible accuracy."""
+    if target is not None and not 0 < target <= 1:
+        raise ConfigError(f"target_accuracy: wanted a fraction above 0 and up to 1, such as 0.99, found {target:g}")
 
 
-def abstain(precision: float, choosing: tuple[str, Answers], evaluated: tuple[str, Answers]) -> Abstention:
-    """Choose the threshold for a wanted precision on a split, by name and answers, and evaluate it on another."""
+def abstain(target: float, choosing: tuple[str, SplitLogits], evaluated: tuple[str, SplitLogits]) -> Abstention:
+    """Choose the threshold for a wanted accuracy on a split, given by name and logits, and evaluate it on another."""
     logits, labels = choosing[1].logits, choosing[1].split.labels
-    threshold = metrics.find_threshold(metrics.coverage_curve(logits, labels), precision)
+    threshold = metrics.find_threshold(metrics.coverage_curve(logits, labels), target)
     if threshold is None:
-        return Abstention(precision, None, None, None)
-    chosen, found = (answer_above(threshold, name, answers) for name, answers in (choosing, evaluated))
-    return Abstention(precision, threshold, chosen, found)
+        return Abstention(target, None, None, None)
+    chosen, found = (_answer_above(threshold, name, answers) for name, answers in (choosing, evaluated))
+    return Abstention(target, threshold, chosen, found)
 
 
-def answer_above(threshold: float, split: str, answers: Answers) -> Answered:
-    """Return how many samples get an answer, and how good these are."""
+def _answer_above(threshold: float, split: str, answers: SplitLogits) -> Answered:
+    """Return coverage and accuracy at a threshold."""
     given = metrics.score_by_probability(answers.logits) >= threshold
     right = answers.logits.argmax(axis=1) == answers.split.labels
     count, hits = int(given.sum()), int((right & given).sum())

@@ -1,4 +1,4 @@
-"""measure_costs(): what a trained model's answers cost: time, memory and electricity."""
+"""measure_costs(): time, memory and electricity of a trained model's inference."""
 
 from __future__ import annotations
 
@@ -19,54 +19,53 @@ import torch
 
 from falconet.artifact import AnyModel, Artifact, open_artifact
 from falconet.data import Samples
-from falconet.data.files import fit_recordings
+from falconet.data.files import adapt_samples
 from falconet.errors import DataError, FalconetError, UsageError
 from falconet.latency import Latency, measure_latency, pinned_threads
 from falconet.storage import scratch
 from falconet.training.energy import Energy, Gauge, start_codecarbon
 
 _BATCH = 64
-STARTS = 5
-"""Processes of which the median counts."""
-ENERGY_SECONDS = 5.0
-"""Of answers in a row: counters of energy tick about once a millisecond, codecarbon's estimates less often."""
+_STARTS = 5
+"""Processes that are started to measure the cold start, of which the median counts."""
+_ENERGY_SECONDS = 5.0
+"""Seconds of inference to measure energy: counters tick about once a millisecond, codecarbon's estimates less often."""
 
 
 @dataclass(frozen=True)
 class Consumption:
-    """The electricity that the whole machine took while a model answered, for a thousand answers."""
+    """The electricity that the whole machine took during inference, in watt-hours for 1,000 predictions."""
 
     wh_per_1000: float
     basis: str
-    """measured, estimated or partly measured; see `falconet.training.energy`."""
+    """Basis of the figures: measured, partly measured, estimated or unknown; see `falconet.training.energy`."""
     sources: tuple[str, ...]
-    """Where the figures of each part of the machine come from."""
+    """Source of the figures for each part of the machine, in words."""
     predictions: int
-    """Answers that were given meanwhile."""
+    """Samples predicted during the measurement."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What the answers of a model cost, from raw samples in memory to logits, on the processor."""
+    """The costs of a model's inference, from raw samples in memory to logits, on the CPU."""
 
     threads: int
-    """With which torch computes."""
+    """Threads with which torch computes."""
     batch: int
     latency_ms: Latency
-    """Of one sample alone."""
+    """Latency of a single sample, in milliseconds."""
     batch_latency_ms: Latency
-    """Of `batch` samples at once."""
+    """Latency of `batch` samples at once, in milliseconds."""
     cold_start_seconds: float
-    """Median time from the start of a process to its first answer: imports, reading the artifact, one sample."""
+    """Median seconds from the start of a process to its first prediction: imports, reading the artifact, one sample."""
     cold_starts: tuple[float, ...]
-    """All of them, in seconds."""
+    """Seconds of each cold start."""
     peak_bytes: int | None
-    """Most memory that such a process had in use at once, having answered `batch` samples; None: the system says not.
-    """
+    """Peak memory of such a process after predicting `batch` samples; None: the system does not report it."""
     import_bytes: int | None
-    """As much of that as importing torch and falconet takes alone."""
+    """Peak memory of importing torch and falconet alone; None: the system does not report it."""
     energy: Consumption | None
-    """None without codecarbon, or where it gives no figures."""
+    """Electricity; None without codecarbon, or where it gives no figures."""
 
 
 def measure_costs(
@@ -75,10 +74,10 @@ def measure_costs(
     *,
     batch: int = _BATCH,
     threads: int = 1,
-    starts: int = STARTS,
-    energy_seconds: float = ENERGY_SECONDS,
+    starts: int = _STARTS,
+    energy_seconds: float = _ENERGY_SECONDS,
 ) -> Costs:
-    """Measure what answers to these raw samples cost; where there are fewer than `batch`, they are taken again.
+    """Measure the costs of inference on raw samples; where there are fewer than `batch`, they are repeated.
 
     Raises UsageError for counts below 1, DataError where none of the first `batch` samples can be read.
     """
@@ -87,12 +86,12 @@ def measure_costs(
             raise UsageError(f"{name}: wanted 1 or more, found {count}")
     artifact = open_artifact(model)
     batch = min(batch, artifact.batch_size)
-    raw = read_some(fit_recordings(samples, artifact.config.input), batch)
+    raw = _read_some(adapt_samples(samples, artifact.config.input), batch)
     with pinned_threads(threads):
         single = measure_latency(lambda: answer(artifact, raw[:1]))
         whole = measure_latency(lambda: answer(artifact, raw))
         energy = measure_energy(lambda: answer(artifact, raw), len(raw), energy_seconds)
-    seconds, memory = start_processes(artifact, raw, threads, starts)
+    seconds, memory = _start_processes(artifact, raw, threads, starts)
     return Costs(
         threads=threads,
         batch=batch,
@@ -106,8 +105,8 @@ def measure_costs(
     )
 
 
-def read_some(samples: Samples, count: int) -> list[Any]:
-    """Return `count` raw samples, of the first ones those that can be read, over and over."""
+def _read_some(samples: Samples, count: int) -> list[Any]:
+    """Return `count` raw samples: the readable ones of the first `count`, repeated as needed."""
     read = []
     for index in range(min(count, len(samples))):
         try:
@@ -129,9 +128,9 @@ def answer(artifact: Artifact, raw: Sequence[Any]) -> torch.Tensor:
 def measure_energy(
     call: Callable[[], object], size: int, seconds: float, start: Callable[[Path], Gauge] | None = None
 ) -> Consumption | None:
-    """Return what the machine takes while `call` answers `size` samples again and again for so long.
+    """Return the electricity while `call`, which predicts `size` samples, is repeated for so many seconds.
 
-    None without codecarbon, where it stumbles, and where it gives no figures. Its start-up does not count.
+    None without codecarbon, where it fails, and where it gives no figures. Its start-up does not count.
     """
     if start is None:
         if find_spec("codecarbon") is None:
@@ -151,11 +150,11 @@ def measure_energy(
             after = gauge.read()
         finally:
             gauge.stop()
-    return describe_consumption(before, after, calls * size)
+    return _describe_consumption(before, after, calls * size)
 
 
-def describe_consumption(before: Energy, after: Energy, predictions: int) -> Consumption | None:
-    """Return what lies between two readings of one gauge; None where it read nothing."""
+def _describe_consumption(before: Energy, after: Energy, predictions: int) -> Consumption | None:
+    """Return the difference of two readings of a gauge; None where nothing was measured."""
     wh = after.wh - before.wh
     if not predictions or wh <= 0:
         return None
@@ -163,22 +162,22 @@ def describe_consumption(before: Energy, after: Energy, predictions: int) -> Con
     return Consumption(1000 * wh / predictions, after.basis, sources, predictions)
 
 
-def start_processes(
+def _start_processes(
     artifact: Artifact, raw: Sequence[Any], threads: int, starts: int
 ) -> tuple[list[float], dict[str, int | None]]:
-    """Start processes that answer, one after the other; return their seconds and the last one's memory.
+    """Start processes that predict, one after the other; return their seconds and the last one's memory.
 
-    One before them does not count: it brings files from the disk into memory.
+    A first one does not count: it loads files from the disk into the cache.
     """
     with scratch() as folder:
         artifact.save(folder)
         np.savez(folder / "raw.npz", *[np.asarray(sample) for sample in raw])
-        found = [start_process(folder, threads) for _ in range(1 + starts)]
+        found = [_start_process(folder, threads) for _ in range(1 + starts)]
     return [seconds for seconds, _ in found[1:]], found[-1][1]
 
 
-def start_process(folder: Path, threads: int) -> tuple[float, dict[str, int | None]]:
-    """Return how long a new process takes to its first answer, and its memory; see `falconet.evaluation.coldstart`."""
+def _start_process(folder: Path, threads: int) -> tuple[float, dict[str, int | None]]:
+    """Return a new process's seconds to its first prediction, and its memory; see `falconet.evaluation.coldstart`."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     command = [sys.executable, "-m", "falconet.evaluation.coldstart", str(folder)]
     started = time.perf_counter()

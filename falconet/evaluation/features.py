@@ -1,4 +1,4 @@
-"""What the linear baseline sees of samples, which needs no learning: pixels, values and spectra, or TF-IDF."""
+"""Features of the linear baseline, which need no training: pixels, values and spectra, or TF-IDF."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from falconet.models.linear import HashedTfidf
 from falconet.training.linear_probe import stack_rows, sum_columns
 
 _SIDE = 24
-"""Pixels of each side that images are averaged down to."""
+"""Pixels of each side to which images are averaged down."""
 _STEPS = 256
-"""Values of a series that are kept, averaged over neighbours; as many coefficients of its spectrum."""
-AT_ONCE = 256
-"""Texts of which TF-IDF is computed in one call."""
+"""Values of a series after averaging over neighbors, and coefficients of its spectrum, at most."""
+_AT_ONCE = 256
+"""Texts in a batch for TF-IDF."""
 
 PreparedInputs = Tensor | PixelCache
-"""Samples as a model takes them, not normalized."""
+"""Samples prepared as a model's inputs, but not normalized."""
 Describe = Callable[[PreparedInputs], Tensor]
-"""From samples to features, `(samples, features)`, sparse ones of texts."""
+"""A feature extractor: it returns features of samples, `(samples, features)`, sparse (CSR) for texts."""
 
 
 def fit_pixels(inputs: PreparedInputs) -> Describe:
-    """Return what describes images by their pixels, less the mean over these."""
-    mean = flatten_images(inputs).mean(dim=0)
-    return lambda others: (flatten_images(others) - mean).float()
+    """Return a feature extractor for images: their pixels minus the mean over `inputs`."""
+    mean = _flatten_images(inputs).mean(dim=0)
+    return lambda others: (_flatten_images(others) - mean).float()
 
 
 def fit_spectra(inputs: PreparedInputs) -> Describe:
-    """Return what describes series by values and spectra, less the mean over these.
+    """Return a feature extractor for series: values and spectra, minus the mean over `inputs`.
 
-    Each counts as much as the other, whatever their unit: by their stds over these.
+    Both are divided by their stds over `inputs`, so that they weigh alike whatever their units.
     """
-    parts = flatten_series(inputs)
+    parts = _flatten_series(inputs)
     stds = [float(part.std()) if part.numel() > 1 else 1.0 for part in parts]
     scales = [1 / std if std > 0 else 1.0 for std in stds]
 
@@ -46,22 +46,22 @@ def fit_spectra(inputs: PreparedInputs) -> Describe:
         return torch.cat([part * scale for part, scale in zip(parts, scales, strict=True)], dim=1)
 
     mean = join(parts).mean(dim=0)
-    return lambda others: (join(flatten_series(others)) - mean).float()
+    return lambda others: (join(_flatten_series(others)) - mean).float()
 
 
 def fit_tfidf(inputs: PreparedInputs, tokens: int) -> Describe:
-    """Return what describes texts by TF-IDF as the model `linear` sees it, its IDF that of these."""
+    """Return a feature extractor for texts: TF-IDF as in the model `linear`, with the IDF of `inputs`."""
     tfidf = HashedTfidf(tokens)
-    tfidf.fit_statistics(torch.split(to_tensor(inputs), AT_ONCE))
+    tfidf.fit_statistics(torch.split(_to_tensor(inputs), _AT_ONCE))
 
     def describe(others: PreparedInputs) -> Tensor:
-        parts = torch.split(to_tensor(others), AT_ONCE)
+        parts = torch.split(_to_tensor(others), _AT_ONCE)
         return stack_rows([sum_columns(tfidf(part), len(tfidf.idf)) for part in parts])
 
     return describe
 
 
-def flatten_images(inputs: PreparedInputs) -> Float[Tensor, "samples features"]:
+def _flatten_images(inputs: PreparedInputs) -> Float[Tensor, "samples features"]:
     """Return the pixels of images from 0 to 1, averaged down to _SIDE pixels a side."""
     parts = []
     for rows in torch.split(torch.arange(len(inputs)), 256):
@@ -71,10 +71,10 @@ def flatten_images(inputs: PreparedInputs) -> Float[Tensor, "samples features"]:
     return torch.cat(parts)
 
 
-def flatten_series(inputs: PreparedInputs) -> list[Tensor]:
-    """Return the values of series, 0 after their ends, and the logarithms of their spectra's powers."""
+def _flatten_series(inputs: PreparedInputs) -> list[Tensor]:
+    """Return the values of series, 0 where missing, and their log power spectra."""
     # In double precision, which holds the square of whatever single precision holds.
-    values = to_tensor(inputs).double().nan_to_num(0.0, 0.0, 0.0)
+    values = _to_tensor(inputs).double().nan_to_num(0.0, 0.0, 0.0)
     size = min(values.shape[-1], _STEPS)
     powers = torch.fft.rfft(values, dim=-1).abs().square().add(1e-6).log()
     spectrum = F.adaptive_avg_pool1d(powers, min(powers.shape[-1], _STEPS)).flatten(1)
@@ -82,10 +82,10 @@ def flatten_series(inputs: PreparedInputs) -> list[Tensor]:
 
 
 def take(inputs: PreparedInputs, rows: Int64[Tensor, " chosen"]) -> Tensor:
-    """Return some samples."""
+    """Return the samples of some rows."""
     return inputs.take(rows) if isinstance(inputs, PixelCache) else inputs[rows]
 
 
-def to_tensor(inputs: PreparedInputs) -> Tensor:
+def _to_tensor(inputs: PreparedInputs) -> Tensor:
     """Return all samples in memory."""
     return inputs if isinstance(inputs, Tensor) else inputs.take(torch.arange(len(inputs)))

@@ -1,4 +1,4 @@
-"""Whether a model tells samples like those of training from samples of something else."""
+"""Out-of-distribution detection: whether a model's scores separate its data from other samples."""
 
 from __future__ import annotations
 
@@ -11,58 +11,58 @@ from jaxtyping import Float64
 from falconet import metrics
 from falconet.artifact import Artifact
 from falconet.data import DataConfig, Dataset, Split
-from falconet.data.files import fit_recordings
+from falconet.data.files import adapt_samples
 from falconet.data.sources import find_data_root, read_source
 from falconet.errors import DataError
-from falconet.evaluation.answers import Answers, predict_logits, scale_logits
+from falconet.evaluation.logits import SplitLogits, predict_logits, scale_logits
 
 
 @dataclass(frozen=True)
 class Separation:
-    """How well one score tells samples apart; fractions of 0 to 1."""
+    """The separation of both sources by one score; fractions of 0 to 1."""
 
     auroc: float
-    """The chance that a sample of the split scores higher than one of the other source; 0.5 is guessing."""
+    """Probability that a sample of the split scores higher than one of the other source; 0.5 is guessing."""
     fpr95: float
-    """Fraction of the other source's samples that pass where 95% of the split's do."""
+    """Fraction of the other source's samples above the threshold that 95% of the split's exceed."""
 
 
 @dataclass(frozen=True)
 class Outliers:
-    """A split against samples of another source, to whose classes the model's do not extend."""
+    """A split against samples of another source, of classes that the model does not have."""
 
     source: str
     split: str
-    """Of the other source: its own test split, or all of it where it has none."""
+    """Split of the other source: test, or all where it has none of its own."""
     n: int
-    """Samples of the other source."""
+    """Number of samples of the other source."""
     unreadable: int
     max_probability: Separation
-    """By the highest probability (Hendrycks and Gimpel, 2017)."""
+    """Separation by the highest probability (Hendrycks and Gimpel, 2017)."""
     energy: Separation
-    """By the energy of the network's outputs, before any temperature (Liu et al., 2020)."""
+    """Separation by the energy of the network's outputs, before any temperature (Liu et al., 2020)."""
 
 
 def separate_outliers(
-    answers: Answers, artifact: Artifact, dataset: Dataset, source: str | Path, data_root: str | Path | None
+    answers: SplitLogits, artifact: Artifact, dataset: Dataset, source: str | Path, data_root: str | Path | None
 ) -> Outliers:
-    """Score the answered samples, which are of `dataset`, against those of another source of the same kind.
+    """Score the predicted samples, which are of `dataset`, against those of another source of the same kind.
 
-    Classes of the other source do not count, and may be one. Samples that stand in the split too are left out. Raises
+    The other source's classes are ignored. Its samples that are in the split too are left out. Raises
     DataError for samples of another kind and where nothing is left, and as `load_dataset` does.
     """
     config = DataConfig(kind=artifact.config.input.kind)
     other = read_source(str(source), find_data_root(data_root), config)
     if other.kind != dataset.kind:
-        raise DataError(f"--ood: wanted {dataset.kind} data, as the model takes, found {other.kind} in {source}")
+        raise DataError(f"ood: wanted {dataset.kind} data, as the model takes, found {other.kind} in {source}")
     if other.fingerprint == dataset.fingerprint:
-        raise DataError(f"--ood: wanted another source than {dataset.source}, found the same samples in {source}")
+        raise DataError(f"ood: wanted another source than {dataset.source}, found the same samples in {source}")
     name = "test" if "test" in other.splits else "all"
     split = drop_shared(other.split(name), answers.split)
-    logits, unreadable = predict_logits(artifact, fit_recordings(split.samples, artifact.config.input))
+    logits, unreadable = predict_logits(artifact, adapt_samples(split.samples, artifact.config.input))
     if not len(logits):
         reason = f" ({next(iter(unreadable.values()))})" if unreadable else ": all stand in the evaluated split too"
-        raise DataError(f"--ood: wanted samples of something else, found none that can be used in {source}{reason}")
+        raise DataError(f"ood: wanted samples of something else, found none that can be used in {source}{reason}")
     temperature = artifact.config.calibration_temperature
     raw = [scale_logits(part, 1 / temperature) for part in (answers.logits, logits)]
     return Outliers(
@@ -70,18 +70,18 @@ def separate_outliers(
         split=name,
         n=len(logits),
         unreadable=len(unreadable),
-        max_probability=separate(metrics.score_by_probability(answers.logits), metrics.score_by_probability(logits)),
-        energy=separate(metrics.score_by_energy(raw[0]), metrics.score_by_energy(raw[1])),
+        max_probability=_separate(metrics.score_by_probability(answers.logits), metrics.score_by_probability(logits)),
+        energy=_separate(metrics.score_by_energy(raw[0]), metrics.score_by_energy(raw[1])),
     )
 
 
 def drop_shared(split: Split, known: Split) -> Split:
-    """Return the samples of a split that do not stand in another one."""
+    """Return the samples of a split that are not in another one."""
     return split.take(np.flatnonzero(~np.isin(split.hashes, known.hashes)))
 
 
-def separate(scores: Float64[np.ndarray, " samples"], others: Float64[np.ndarray, " others"]) -> Separation:
-    """Return how well a score that should be higher for the first tells both apart."""
+def _separate(scores: Float64[np.ndarray, " samples"], others: Float64[np.ndarray, " others"]) -> Separation:
+    """Return the separation by a score that should be higher for the first."""
     curve = metrics.roc_curve(np.concatenate([scores, others]), np.arange(len(scores) + len(others)) < len(scores))
     assert curve is not None
     return Separation(curve.area, metrics.fpr_at_tpr(scores, others))

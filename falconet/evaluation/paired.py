@@ -1,4 +1,4 @@
-"""Two models on the same samples."""
+"""Paired comparison of two models on the same samples."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ import numpy as np
 from falconet import metrics
 from falconet.artifact import Artifact
 from falconet.data.dataset import match_labels
-from falconet.data.files import fit_recordings
+from falconet.data.files import adapt_samples
 from falconet.errors import DataError
-from falconet.evaluation.answers import Answers, predict_logits
+from falconet.evaluation.logits import SplitLogits, predict_logits
 
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """A model beside another one, on the samples that both can read; fractions of 0 to 1."""
+    """A model compared with another one on the samples that both can read; fractions of 0 to 1."""
 
     other: str
-    """The other one's architecture."""
+    """Architecture of the other model."""
     n: int
     both: int
-    """Samples that both answer right."""
+    """Number of samples that both predict correctly."""
     only_this: int
     only_other: int
     neither: int
     p_value: float
-    """Of McNemar's test, exact: how likely equally good models differ as much or more."""
+    """p-value of McNemar's exact test: the probability that equally good models differ as much or more."""
     accuracy: float
     other_accuracy: float
     difference: float
-    """This accuracy less the other one."""
+    """Accuracy of this model minus that of the other."""
     difference_ci: tuple[float, float] | None
-    """95%, by resampling pairs of answers.
+    """95% interval of the difference, by bootstrap over pairs of predictions.
 
-    None where that cannot tell: they are right on the same samples, or one on all and the other on none.
+    None where that says nothing: both are correct on the same samples, or one on all and the other on none.
     """
 
 
-def compare_answers(answers: Answers, artifact: Artifact, other: Artifact) -> PairedComparison:
-    """Let another model answer what one has answered, classes matched by name.
+def compare_answers(answers: SplitLogits, artifact: Artifact, other: Artifact) -> PairedComparison:
+    """Compare a model's predictions with another's on the same samples, classes matched by name.
 
-    Raises DataError for classes that it does not know, and where it can read none of the samples.
+    Raises DataError for classes that the other does not know, and where it can read none of the samples.
     """
     split = answers.split
     labels = match_labels(split, artifact.config.output.labels, other.config.output.labels)
-    logits, unreadable = predict_logits(other, fit_recordings(split.samples, other.config.input))
+    logits, unreadable = predict_logits(other, adapt_samples(split.samples, other.config.input))
     if not len(logits):
         raise DataError(f"the other model, {other.config.architecture}, can read none of {len(split)} samples")
     kept = np.setdiff1d(np.arange(len(split)), list(unreadable)).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Where a model fails: accuracy in parts of a split, by what a table says about its samples."""
+"""Accuracy on parts of a split, by the values of a table's column."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from falconet.data import Split
 from falconet.errors import DataError
 
 _FEW = 30
-"""Fewer samples are marked: at half of them right, the 95% interval spans more than a third of the scale."""
+"""Samples below which a slice is marked as small: at an accuracy of 0.5, its 95% interval is wider than a third."""
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,13 @@ class Slice:
     """The samples with one value in a column; fractions of 0 to 1."""
 
     value: str
-    """Empty: the cell holds nothing."""
+    """Value in the column; empty: the cell is empty."""
     n: int
     accuracy: float
     accuracy_ci: tuple[float, float]
-    """95% score interval."""
+    """95% Wilson score interval of the accuracy."""
     few: bool
-    """Fewer than 30 samples, so that the accuracy says little."""
+    """Whether there are fewer than 30 samples, so that the accuracy says little."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class Slices:
 
     column: str
     slices: tuple[Slice, ...]
-    """By the upper end of the interval, so that no slice of two samples stands before a surely bad one."""
+    """Slices, sorted by the upper end of the interval, so that none of two samples comes before a surely bad one."""
 
 
 def check_column(split: Split, column: str) -> None:
-    """Raise DataError where a split was read from no table, and so has no columns."""
+    """Raise DataError where a split was not read from a table with this column."""
     if column not in split.extras:
-        raise DataError(f"--by {column}: wanted a table with this column, found a source that is no table")
+        raise DataError(f"by: wanted a table with the column {column}, found a source that is no table")
 
 
 def slice_answers(split: Split, right: Bool[np.ndarray, " samples"], column: str) -> Slices:

@@ -1,4 +1,4 @@
-"""Why a model answers as it does, in pictures, and whether that is true."""
+"""Explanations of a model's predictions in pictures, and how faithful they are."""
 
 from falconet.explanation.examination import Examination, examine
 from falconet.explanation.explaining import Explanations, explain

@@ -1,4 +1,4 @@
-"""How samples of each modality are shown and drawn with what explains an answer about them."""
+"""Drawing of samples of each modality, with explanations of predictions for them."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ import numpy as np
 from jaxtyping import Float
 
 from falconet.artifact import Artifact
-from falconet.data.preprocessing import Preprocess, TextPreprocess
+from falconet.data.preprocessing import ImagePreprocess, TextPreprocess
 from falconet.explanation.pictures import Shown, draw_heat, draw_input, draw_shaded_series, draw_tokens, mute
 from falconet.explanation.positions import Inputs, mark_present
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _Relevance = Float[np.ndarray, "*positions"]
-"""Of each position of a sample."""
+"""Relevance of each position of a sample."""
 _Shades = Float[np.ndarray, "*parts"]
-"""Of each part that is drawn: its relevance, or the shade that stands for it."""
+"""Relevance of each drawn part of a sample, or its shade from -1 to 1."""
 
 
 @dataclass(frozen=True)
 class ExplanationAdapter:
-    """How samples of a modality are shown with their explanations."""
+    """Functions that show samples of a modality with their explanations."""
 
     show: Callable[[Artifact, Any, Inputs, _Relevance], tuple[Shown, _Shades]]
-    """From a raw sample, a batch of it alone and its relevance to what is drawn, with relevance for each part of it."""
+    """Converts a raw sample, its batch of one, and its relevance to a drawable sample with relevance by drawn part."""
     name_positions: Callable[[Artifact, Any], tuple[str, ...]]
-    """From a raw sample to what each of its positions is called; empty where they have no names."""
+    """Returns names of a raw sample's positions; empty where they have none."""
     draw_sample: Callable[[Axes, Shown], None] | None
-    """Draws a sample by itself, to stand beside its explanation; None: the explanation hides nothing of it."""
+    """Draws a sample without its explanation, beside it; None: the explanation hides nothing of the sample."""
     draw_relevance: Callable[[Axes, Shown, _Shades], None]
     """Draws a sample with the shades of its explanation."""
 
 
 def _show_image(artifact: Artifact, raw: Any, inputs: Inputs, relevance: _Relevance) -> tuple[Shown, _Shades]:
     """Return an image as the network sees it, but before normalization."""
-    assert isinstance(artifact.preprocess, Preprocess)
+    assert isinstance(artifact.preprocess, ImagePreprocess)
     pixels = inputs * artifact.preprocess.std + artifact.preprocess.mean
     return Shown("image", pixels[0].permute(1, 2, 0).clamp(0, 1).numpy()), relevance
 
@@ -53,7 +53,7 @@ def _show_series(artifact: Artifact, raw: Any, inputs: Inputs, relevance: _Relev
 
 
 def _show_text(artifact: Artifact, raw: str, inputs: Inputs, relevance: _Relevance) -> tuple[Shown, _Shades]:
-    """Return a text cut at its tokens."""
+    """Return a text split into its tokens, with their relevance."""
     assert isinstance(artifact.preprocess, TextPreprocess)
     parts, values = join_parts(raw, artifact.preprocess.encoder.locate(raw), relevance)
     return Shown("text", inputs[0].numpy(), parts), values
@@ -62,7 +62,7 @@ def _show_text(artifact: Artifact, raw: str, inputs: Inputs, relevance: _Relevan
 def join_parts(
     text: str, spans: Sequence[tuple[int, int]], relevance: Float[np.ndarray, " tokens"]
 ) -> tuple[tuple[str, ...], Float[np.ndarray, " parts"]]:
-    """Return a text cut at its tokens, and each part's relevance; tokens that share a character are one part."""
+    """Return a text split into its tokens, with their relevance; tokens that share a character are one part."""
     parts: list[str] = []
     values: list[float] = []
     end = 0
@@ -77,25 +77,25 @@ def join_parts(
     return tuple(parts), np.array(values)
 
 
-def name_tokens(artifact: Artifact, text: str) -> tuple[str, ...]:
-    """Return what each token of a text stands for."""
+def _name_tokens(artifact: Artifact, text: str) -> tuple[str, ...]:
+    """Return the characters of each token of a text."""
     assert isinstance(artifact.preprocess, TextPreprocess)
     return tuple(text[begin:end] for begin, end in artifact.preprocess.encoder.locate(text))
 
 
-def draw_covered(axes: Axes, shown: Shown, shades: _Shades) -> None:
-    """Draw an image in grays, under the colors of its explanation."""
+def _draw_covered(axes: Axes, shown: Shown, shades: _Shades) -> None:
+    """Draw an image in gray, under the colors of its explanation."""
     draw_input(axes, mute(shown.values))
     draw_heat(axes, shades)
 
 
-ADAPTERS: Mapping[Kind, ExplanationAdapter] = MappingProxyType(
+ADAPTERS: Mapping[ModalityName, ExplanationAdapter] = MappingProxyType(
     {
         "image": ExplanationAdapter(
             show=_show_image,
             name_positions=lambda artifact, raw: (),
             draw_sample=lambda axes, shown: draw_input(axes, shown.values),
-            draw_relevance=draw_covered,
+            draw_relevance=_draw_covered,
         ),
         "series": ExplanationAdapter(
             show=_show_series,
@@ -105,7 +105,7 @@ ADAPTERS: Mapping[Kind, ExplanationAdapter] = MappingProxyType(
         ),
         "text": ExplanationAdapter(
             show=_show_text,
-            name_positions=name_tokens,
+            name_positions=_name_tokens,
             draw_sample=None,
             draw_relevance=lambda axes, shown, shades: draw_tokens(axes, shown.tokens, shades),
         ),

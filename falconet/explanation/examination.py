@@ -1,4 +1,4 @@
-"""examine(): a model looked into with a whole source: mistakes and doubts explained, and what its layers hold."""
+"""examine(): errors, doubtful predictions and layers of a model, explained on a whole source."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from falconet import metrics
 from falconet.artifact import AnyModel, Artifact, open_artifact
 from falconet.data import DataConfig, Dataset, Samples, Split
 from falconet.data.drawing import encode_figure
-from falconet.data.files import fit_recordings
+from falconet.data.files import adapt_samples
 from falconet.errors import ConfigError
-from falconet.evaluation.answers import Answers
 from falconet.evaluation.evaluation import evaluate_split, find_changed_setting, find_split
+from falconet.evaluation.logits import SplitLogits
 from falconet.explanation.explaining import (
     Explanations,
     Item,
@@ -31,7 +31,7 @@ from falconet.explanation.explaining import (
     read_subject,
 )
 from falconet.explanation.layers import embed_samples, find_nearest, list_maps, project, rank_units, read_filters
-from falconet.explanation.page import Plate, Section
+from falconet.explanation.page import PageFigure, Section
 from falconet.explanation.pictures import EXPLANATION_DPI, draw_embedding, draw_samples, draw_tiles, spread
 from falconet.explanation.reasons import choose_cases
 from falconet.modalities import MODALITIES
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _NEIGHBORS = 5
-MAPS, _LAYERS = 8, 10
-"""Maps of a layer that are drawn, and layers."""
-FILTERS, FILTER_COLUMNS = 64, 16
-UNITS, EXCITING = 6, 8
-"""Units whose most exciting samples are drawn, and these."""
+_MAPS, _LAYERS = 8, 10
+"""Feature maps of a layer that are drawn, and number of layers, at most."""
+_FILTERS, _FILTER_COLUMNS = 64, 16
+_UNITS, _EXCITING = 6, 8
+"""Units that are drawn, and number of the most exciting samples of each, at most."""
 
 
 @dataclass(frozen=True)
@@ -59,48 +59,48 @@ class Neighbor:
 
 @dataclass(frozen=True)
 class _Case:
-    """A sample that is looked at, with the training samples that the network finds most alike."""
+    """An examined sample, with its nearest training samples in the embedding."""
 
     file: str
     truth: str
     answer: str
     probability: float
-    """Of the answer."""
+    """Probability of the predicted class."""
     neighbors: tuple[Neighbor, ...]
 
 
 @dataclass(frozen=True)
 class Examination:
-    """What `examine` found."""
+    """The result of `examine`."""
 
     out: str
     page: str
-    """Path of an HTML page with all pictures."""
+    """Path of the HTML page with all pictures."""
     items: tuple[Item, ...]
-    """The explanations of mistakes, then of doubts."""
+    """Explanations of mistakes, then of doubts."""
     mistakes: tuple[_Case, ...]
-    """The most confident first."""
+    """Wrong predictions, the most confident first."""
     doubts: tuple[_Case, ...]
-    """Right answers, the least confident first."""
+    """Correct predictions, the least confident first."""
     explanations: Explanations
-    """How far the methods may be trusted."""
+    """Explanations with scores of the methods' faithfulness."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Study:
-    """A model, what it answers about a split, and what it makes of the samples."""
+class _ExaminationContext:
+    """A model, its logits on a split, and its embeddings of the samples."""
 
     artifact: Artifact
     dataset: Dataset
     config: DataConfig
-    answers: Answers
+    answers: SplitLogits
     pictures: dict[str, bytes]
-    """Of the explainer: PNGs by name."""
+    """The explainer's pictures: PNGs by file name."""
 
     @cached_property
     def samples(self) -> Samples:
-        """Of the split, as the model takes them."""
-        return fit_recordings(self.answers.split.samples, self.artifact.config.input)
+        """The samples of the split, adapted to the model's input."""
+        return adapt_samples(self.answers.split.samples, self.artifact.config.input)
 
     @cached_property
     def features(self) -> Float[Tensor, "samples features"]:
@@ -109,24 +109,24 @@ class _Study:
 
     @cached_property
     def training(self) -> tuple[Split, Float[Tensor, "training features"]] | None:
-        """The training samples that can be read, and their embeddings; None where the source is another."""
+        """The readable training samples, and their embeddings; None: the source is not the model's own."""
         origin = self.artifact.config.provenance.data
         if self.dataset.fingerprint != origin.fingerprint or find_changed_setting(self.config, origin):
             return None
         split = self.dataset.split("train")
-        kept, features = embed_samples(self.artifact, fit_recordings(split.samples, self.artifact.config.input))
+        kept, features = embed_samples(self.artifact, adapt_samples(split.samples, self.artifact.config.input))
         return split.take(np.array(kept, dtype=np.int64)), features
 
     @cached_property
     def probabilities(self) -> Float[np.ndarray, "samples classes"]:
-        """What the model answers."""
+        """The predicted probabilities."""
         return metrics.softmax(self.answers.logits)
 
-    def draw(self, name: str, figure: Figure, alt: str, caption: str) -> Plate:
+    def draw(self, name: str, figure: Figure, alt: str, caption: str) -> PageFigure:
         """Draw a figure as `name`.png and return it for the page."""
         png = encode_figure(figure, EXPLANATION_DPI)
         self.pictures[f"{name}.png"] = png
-        return Plate(png, alt, caption)
+        return PageFigure(png, alt, caption)
 
 
 def examine(
@@ -141,7 +141,7 @@ def examine(
     data_root: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Examination:
-    """Look into a model with a source: one HTML page and its pictures.
+    """Examine a model on a source: one HTML page and its pictures.
 
     It shows the `samples` most confident mistakes and as many least confident hits, each explained as by `explain` and
     with the training samples whose embeddings (what the last layer with weights sees) have the largest cosine to its
@@ -153,20 +153,20 @@ def examine(
     artifact = open_artifact(model)
     explainer = plan(artifact, method, Path(out), classes)
     if samples < 1:
-        raise ConfigError(f"--samples: wanted 1 or more, found {samples}")
+        raise ConfigError(f"samples: wanted 1 or more, found {samples}")
     dataset, chosen, config = find_split(artifact, source, split, data_root=data_root, settings=settings)
     _, answers = evaluate_split(artifact, chosen, split, dataset)
     with hold(explainer.out):
         prepare_folder(explainer.out)
-        study = _Study(artifact, dataset, config, answers, explainer.pictures)
+        study = _ExaminationContext(artifact, dataset, config, answers, explainer.pictures)
         mistakes, doubts = choose_cases(study.probabilities, study.answers.split.labels, samples)
-        wrong, right = describe_cases(study, mistakes), describe_cases(study, doubts)
+        wrong, right = _describe_cases(study, mistakes), _describe_cases(study, doubts)
         items, baseline = explain_all(explainer, [read_subject(artifact, study.samples, i) for i in mistakes + doubts])
         border = len(mistakes) * len(explainer.methods) * min(classes, len(artifact.config.output.labels))
         sections = [
-            *show_cases(study, "mistakes", mistakes, wrong, items[:border]),
-            *show_cases(study, "doubts", doubts, right, items[border:]),
-            *show_network(study),
+            *_show_cases(study, "mistakes", mistakes, wrong, items[:border]),
+            *_show_cases(study, "doubts", doubts, right, items[border:]),
+            *_show_network(study),
         ]
         unreadable = (*dataset.unreadable, *answers.unreadable)
         result = compare_methods(explainer.out, items, baseline, (), unreadable)
@@ -174,8 +174,8 @@ def examine(
     return Examination(result.out, result.page, result.items, wrong, right, result)
 
 
-def describe_cases(study: _Study, positions: Sequence[int]) -> tuple[_Case, ...]:
-    """Return what there is to say about samples."""
+def _describe_cases(study: _ExaminationContext, positions: Sequence[int]) -> tuple[_Case, ...]:
+    """Return the examined samples at some positions, with their neighbors."""
     labels, split = study.artifact.config.output.labels, study.answers.split
     near = find_neighbors(study, positions)
     return tuple(
@@ -190,8 +190,8 @@ def describe_cases(study: _Study, positions: Sequence[int]) -> tuple[_Case, ...]
     )
 
 
-def find_neighbors(study: _Study, positions: Sequence[int]) -> list[list[tuple[int, Neighbor]]]:
-    """Return for each sample the training samples most like it, each with its position in the training split."""
+def find_neighbors(study: _ExaminationContext, positions: Sequence[int]) -> list[list[tuple[int, Neighbor]]]:
+    """Return the nearest training samples of each sample, each with its position in the training split."""
     if study.training is None or not positions:
         return [[] for _ in positions]
     split, known = study.training
@@ -210,17 +210,17 @@ def find_neighbors(study: _Study, positions: Sequence[int]) -> list[list[tuple[i
     ]
 
 
-TITLES = {
+_TITLES = {
     "mistakes": ("Most confident errors", "No errors on this split."),
     "doubts": ("The least confident hits", "No right answer on this split."),
 }
 
 
-def show_cases(
-    study: _Study, name: str, positions: Sequence[int], cases: Sequence[_Case], items: Sequence[Item]
+def _show_cases(
+    study: _ExaminationContext, name: str, positions: Sequence[int], cases: Sequence[_Case], items: Sequence[Item]
 ) -> Iterator[Section]:
     """Yield the part of the page about some samples: their neighbors, then their explanations."""
-    title, none = TITLES[name]
+    title, none = _TITLES[name]
     if not cases:
         yield Section(title, none, ())
         return
@@ -229,7 +229,7 @@ def show_cases(
         first = (study.samples.read(index), f"label {case.truth}\npredicted {case.answer} ({case.probability:.0%})")
         if case.truth == case.answer:
             first = (first[0], f"{case.truth} ({case.probability:.0%})")
-        rows.append(("", [first, *(read_neighbor(study, position, neighbor) for position, neighbor in near)]))
+        rows.append(("", [first, *(_read_neighbor(study, position, neighbor) for position, neighbor in near)]))
     said = "; ".join(f"{case.file} is {case.truth}, predicted {case.answer}" for case in cases)
     caption = "The sample, then the training samples nearest to it in the embedding, with their classes and cosines."
     if study.training is None:
@@ -238,78 +238,78 @@ def show_cases(
     yield Section(title, "", (plate, *list_items(items, study.pictures).plates))
 
 
-def read_neighbor(study: _Study, position: int, neighbor: Neighbor) -> tuple[Any, str]:
+def _read_neighbor(study: _ExaminationContext, position: int, neighbor: Neighbor) -> tuple[Any, str]:
     """Return a training sample and a line about it."""
     assert study.training is not None
-    samples = fit_recordings(study.training[0].samples, study.artifact.config.input)
+    samples = adapt_samples(study.training[0].samples, study.artifact.config.input)
     return samples.read(position), f"{neighbor.label}\n{neighbor.cosine:.3f}"
 
 
-def show_network(study: _Study) -> Iterator[Section]:
+def _show_network(study: _ExaminationContext) -> Iterator[Section]:
     """Yield the parts of the page about the network as a whole."""
     note = (
         "What the last layer with weights sees of each sample, by the two first principal components. Near points are "
         "alike to the network; two dimensions show only a part of that."
     )
-    yield Section("Map of the embedding", note, (draw_map(study),))
-    if not are_planes(study):
+    yield Section("Map of the embedding", note, (_draw_map(study),))
+    if not _are_planes(study):
         return
     filters = read_filters(study.artifact.model)
     if filters is not None:
-        yield Section("Filters of the first layer", "", (draw_filters(study, filters),))
+        yield Section("Filters of the first layer", "", (_draw_filters(study, filters),))
     maps = list_maps(study.artifact.model, read_subject(study.artifact, study.samples, 0).inputs)
     if maps:
         yield Section("Feature maps, layer by layer", "", (_draw_maps(study, maps),))
-        yield Section("What excites units of the last maps most", "", (draw_exciting(study, next(reversed(maps))),))
+        yield Section("What excites units of the last maps most", "", (_draw_exciting(study, next(reversed(maps))),))
 
 
-def are_planes(study: _Study) -> bool:
-    """Whether samples, and so the filters and maps of networks, have rows and columns, which small pictures show."""
+def _are_planes(study: _ExaminationContext) -> bool:
+    """Whether samples, and so filters and feature maps, have rows and columns and can be drawn as pictures."""
     return MODALITIES[study.dataset.kind].axes == 2
 
 
-def draw_map(study: _Study) -> Plate:
-    """Draw the embedding of the split; thumbnails of images, far from one another."""
+def _draw_map(study: _ExaminationContext) -> PageFigure:
+    """Draw the embedding of the split, with thumbnails of images that are far from one another."""
     plane = project(study.features).numpy()
-    pictures = [(index, study.samples.read(index)) for index in spread(plane)] if are_planes(study) else []
+    pictures = [(index, study.samples.read(index)) for index in spread(plane)] if _are_planes(study) else []
     labels = study.artifact.config.output.labels
     figure = draw_embedding(plane, study.answers.split.labels.tolist(), labels, pictures)
     return study.draw("report-embedding", figure, "map of the embedding", f"{len(plane):,} samples by true class")
 
 
-def draw_filters(study: _Study, filters: Float[Tensor, "maps channels height width"]) -> Plate:
-    """Draw the first layer's kernels; those of three channels in color, of one in grays, others as their mean."""
-    kernels = filters[:FILTERS]
+def _draw_filters(study: _ExaminationContext, filters: Float[Tensor, "maps channels height width"]) -> PageFigure:
+    """Draw the first layer's kernels: in color with three channels, else in gray, averaged over channels."""
+    kernels = filters[:_FILTERS]
     low, high = kernels.amin(dim=(1, 2, 3), keepdim=True), kernels.amax(dim=(1, 2, 3), keepdim=True)
     shown = ((kernels - low) / (high - low).clamp(min=1e-12)).permute(0, 2, 3, 1)
     tiles = list((shown if shown.shape[3] == 3 else shown.mean(dim=3)).numpy())
     rows = [
-        (f"{start} to {min(start + FILTER_COLUMNS, len(tiles)) - 1}", tiles[start : start + FILTER_COLUMNS])
-        for start in range(0, len(tiles), FILTER_COLUMNS)
+        (f"{start} to {min(start + _FILTER_COLUMNS, len(tiles)) - 1}", tiles[start : start + _FILTER_COLUMNS])
+        for start in range(0, len(tiles), _FILTER_COLUMNS)
     ]
-    figure = draw_tiles(rows, min(FILTER_COLUMNS, len(tiles)), "gray")
+    figure = draw_tiles(rows, min(_FILTER_COLUMNS, len(tiles)), "gray")
     side = "x".join(map(str, filters.shape[2:]))
     caption = f"{len(tiles)} of {len(filters)} kernels of {side}, each from its lowest to its highest weight"
     return study.draw("report-filters", figure, "filters of the first layer", caption)
 
 
-def _draw_maps(study: _Study, maps: Mapping[str, Float[Tensor, "1 _ _ _"]]) -> Plate:
-    """Draw the maps with the highest means of layers spread over the network, for the split's first sample."""
+def _draw_maps(study: _ExaminationContext, maps: Mapping[str, Float[Tensor, "1 _ _ _"]]) -> PageFigure:
+    """Draw the feature maps with the highest means, of layers spread over the network, for the split's first sample."""
     names = list(maps)
     chosen = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, _LAYERS).round().astype(int))]
     rows = []
     for name in chosen:
         values = maps[name][0]
-        strongest = values.mean(dim=(1, 2)).topk(min(MAPS, len(values))).indices
+        strongest = values.mean(dim=(1, 2)).topk(min(_MAPS, len(values))).indices
         rows.append((f"{name}  {'x'.join(map(str, values.shape))}", list(values[strongest].numpy())))
-    caption = f"{study.samples.name(0)}: the {MAPS} maps of each layer with the highest means, dark to bright"
-    return study.draw("report-maps", draw_tiles(rows, MAPS), "feature maps layer by layer", caption)
+    caption = f"{study.samples.name(0)}: the {_MAPS} maps of each layer with the highest means, dark to bright"
+    return study.draw("report-maps", draw_tiles(rows, _MAPS), "feature maps layer by layer", caption)
 
 
-def draw_exciting(study: _Study, layer: str) -> Plate:
-    """Draw the samples with the highest values in the maps of a layer; units with the highest ones come first."""
-    best, peaks = rank_units(study.artifact, study.samples, layer, EXCITING)
-    units = peaks[:, 0].topk(min(UNITS, len(peaks))).indices.tolist()
+def _draw_exciting(study: _ExaminationContext, layer: str) -> PageFigure:
+    """Draw the samples with the highest activations of a layer's units; units with the highest ones come first."""
+    best, peaks = rank_units(study.artifact, study.samples, layer, _EXCITING)
+    units = peaks[:, 0].topk(min(_UNITS, len(peaks))).indices.tolist()
     labels, split = study.artifact.config.output.labels, study.answers.split
     rows = [
         (

@@ -1,11 +1,10 @@
-"""Is an explanation true? Deletion and insertion curves, and what is left of it without what the network learned.
+"""Faithfulness of explanations: deletion and insertion curves, and the randomization check.
 
-Deletion takes the positions that matter most away first, insertion brings them first; a true explanation makes the
-class's probability fall fast and rise fast (Petsiuk, Das, Saenko: RISE, BMVC 2018, section 4.3). Areas are over the
-fraction of positions, so that they lie in 0 to 1 for inputs of any size. What removing means is in
-`falconet.explanation.positions`.
+Deletion removes the most relevant positions first, insertion adds them first; a faithful explanation makes the class's
+probability fall fast and rise fast (Petsiuk, Das, Saenko: RISE, BMVC 2018, section 4.3). Areas are over the fraction of
+positions, so that they lie in 0 to 1 for inputs of any size. `falconet.explanation.positions` defines removal.
 
-The randomization check draws a network's weights anew: an explanation that stays alike does not tell what the network
+The randomization check draws a network's weights anew: an explanation that stays similar does not depend on what it
 learned (Adebayo et al.: Sanity checks for saliency maps, NeurIPS 2018, section 3.1). All layers are drawn at once, the
 end of that paper's cascade, and rankings compared by Spearman's correlation.
 """
@@ -25,51 +24,51 @@ from falconet.explanation.positions import Inputs, flatten_relevance, mark_prese
 
 POINTS = 50
 """Steps of a curve, at most."""
-DRAWS = 3
-"""Networks with weights drawn anew, of whose correlations the mean is taken."""
+_DRAWS = 3
+"""Networks with random weights over which correlations are averaged."""
 
 
 @dataclass(frozen=True)
 class _Curve:
-    """A class's probability while positions are removed, or brought, in order of relevance."""
+    """A class's probability while positions are removed, or added, in order of relevance."""
 
     fractions: tuple[float, ...]
-    """Of positions that were, from 0 to 1."""
+    """Fractions of positions that are removed or added, from 0 to 1."""
     probabilities: tuple[float, ...]
 
     @property
     def area(self) -> float:
-        """Below the curve, by trapezoids."""
+        """Area under the curve, by trapezoids."""
         return float(np.trapezoid(self.probabilities, self.fractions))
 
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """How the class's probability follows an explanation of one input."""
+    """The faithfulness of an explanation of one input: its deletion and insertion curves."""
 
     deletion: _Curve
     insertion: _Curve
 
     @property
     def gain(self) -> float:
-        """Insertion's area without deletion's: 0 for an order that says nothing, on average, and at most 1."""
+        """Area of insertion minus area of deletion: 0 on average for a random order, and at most 1."""
         return self.insertion.area - self.deletion.area
 
 
 @dataclass(frozen=True)
 class Score:
-    """How far a method may be trusted on the explained samples: means over its items."""
+    """The faithfulness of a method: means over its explanations."""
 
     method: str
     n: int
-    """Explanations."""
+    """Number of explanations."""
     deletion_auc: float
     insertion_auc: float
     randomization: float
     trust: float = field(init=False)
-    """The gain, less the fraction of the ranking that is there without training: gain x (1 - max(randomization, 0)).
+    """The gain, minus the part that is there without training: gain x (1 - max(randomization, 0)).
 
-    A gain below 0 stays whole: nothing makes an explanation better that is worse than none.
+    A gain below 0 is not reduced: an explanation that is worse than none does not get better by that.
     """
 
     def __post_init__(self) -> None:
@@ -78,11 +77,11 @@ class Score:
 
     @property
     def gain(self) -> float:
-        """Insertion's area without deletion's."""
+        """Area of insertion minus area of deletion, averaged."""
         return self.insertion_auc - self.deletion_auc
 
     def beats(self, floor: Score) -> bool:
-        """Whether the probability follows the method's order more than a random one, and not backwards."""
+        """Whether the method's gain is higher than that of `floor`, a random order, and positive."""
         return self.gain > max(floor.gain, 0.0)
 
 
@@ -94,7 +93,7 @@ def measure_faithfulness(
     temperature: float = 1.0,
     steps: int = POINTS,
 ) -> Faithfulness:
-    """Return both curves of one input, a batch of one, in up to so many steps; the `temperature` divides logits."""
+    """Return both curves of one input, a batch of one, in at most `steps` steps; `temperature` divides logits."""
     brought = order_positions(sample, flatten_relevance(relevance, sample)[0], steps)
     fractions = np.linspace(0, 1, len(brought))
     everything = sample.expand(len(brought), *sample.shape[1:])
@@ -109,7 +108,7 @@ def measure_faithfulness(
 def order_positions(
     sample: Inputs, relevance: Float[Tensor, " positions"], steps: int = POINTS
 ) -> Bool[Tensor, "points positions"]:
-    """Return growing sets of positions with content, the most relevant first: none, then equal parts more, then all.
+    """Return growing sets of positions with content, the most relevant first, from none to all in equal steps.
 
     Ties are broken at random, since an order from the first to the last position would be evidence of its own.
     """
@@ -133,7 +132,7 @@ def _answer(model: nn.Module, inputs: Inputs, target: int, temperature: float) -
 def draw_networks(artifact: Artifact) -> list[nn.Module]:
     """Return networks of the artifact's structure whose weights were never trained; the same ones each time."""
     networks = []
-    for seed in range(DRAWS):
+    for seed in range(_DRAWS):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             networks.append(build_model(artifact.config).eval().to(memory_format=torch.channels_last))
@@ -143,10 +142,10 @@ def draw_networks(artifact: Artifact) -> list[nn.Module]:
 def measure_randomization(
     networks: list[nn.Module], method: Method, inputs: Inputs, targets: Targets, relevance: Relevance
 ) -> list[float]:
-    """Return for each input how alike an explanation ranks positions when the weights are random, from -1 to 1.
+    """Return each input's rank correlation of its relevance with that for networks with random weights, from -1 to 1.
 
-    The mean of Spearman's correlations over `networks`; the lower its size, the more the explanation owes to what was
-    learned.
+    It is the mean of Spearman's correlation over `networks`; the nearer to 0, the more the explanation depends on what
+    was learned.
     """
     kept = mark_present(inputs).numpy()
     trained = flatten_relevance(relevance, inputs).numpy()
@@ -160,7 +159,7 @@ def measure_randomization(
 
 
 def correlate_ranks(first: Float[np.ndarray, " values"], second: Float[np.ndarray, " values"]) -> float:
-    """Return Spearman's rank correlation, equal values having their mean rank; 0 where one has no order at all."""
+    """Return Spearman's rank correlation, with mean ranks for ties; 0 where all values of one are equal."""
     ranks = [_rank(values) for values in (first, second)]
     centered = [values - values.mean() for values in ranks] if len(first) else ranks
     norm = float(np.sqrt(np.prod([np.square(values).sum() for values in centered])))
@@ -168,7 +167,7 @@ def correlate_ranks(first: Float[np.ndarray, " values"], second: Float[np.ndarra
 
 
 def _rank(values: Float[np.ndarray, " values"]) -> Float[np.ndarray, " values"]:
-    """Return the place of each value in ascending order; equal values have the mean of their places."""
+    """Return the rank of each value in ascending order, with mean ranks for ties."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     means: Float[np.ndarray, " values"] = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
     return means

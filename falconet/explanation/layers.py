@@ -1,4 +1,4 @@
-"""What layers hold while a network answers: maps, features before the output, attention, first kernels."""
+"""Inside a network: feature maps, embeddings, attention, and filters of the first layer."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from falconet.data import Samples
 from falconet.data.preprocessing import iterate_prepared
 from falconet.errors import ConfigError, DataError
 from falconet.explanation.positions import Inputs
-from falconet.models.info import find_outputs
+from falconet.models.info import find_classifiers
 
-Sink = Callable[[str, nn.Module, Any, Any], None]
-"""Takes a layer's name, the layer, its input and its output."""
+_Sink = Callable[[str, nn.Module, Any, Any], None]
+"""A function of a layer's name, the layer, its input and its output."""
 
 
 @contextmanager
-def watch_layers(model: nn.Module, see: Sink) -> Iterator[None]:
-    """Call `see` for each layer that is run meanwhile, inner ones before those that hold them."""
+def _watch_layers(model: nn.Module, see: _Sink) -> Iterator[None]:
+    """Call `see` for each layer that runs in the context, inner ones before those that hold them."""
 
     def listen(name: str) -> Callable[[nn.Module, Any, Any], None]:
         return lambda layer, inputs, output: see(name, layer, inputs, output)
@@ -42,10 +42,9 @@ def watch_layers(model: nn.Module, see: Sink) -> Iterator[None]:
 
 @torch.no_grad()
 def list_maps(model: nn.Module, inputs: Inputs, only: str | None = None) -> dict[str, Float[Tensor, "batch _ _ _"]]:
-    """Return the output of each layer, or of one, that has one value for each of several places, in running order.
+    """Return the feature maps of each layer, or of one, with more than one position, in running order.
 
-    Layers that run more than once, such as an activation that several places share, have no one output and are left
-    out.
+    Layers that run more than once, such as a shared activation, have no single output and are left out.
     """
     found: dict[str, Tensor] = {}
     runs: Counter[str] = Counter()
@@ -60,27 +59,27 @@ def list_maps(model: nn.Module, inputs: Inputs, only: str | None = None) -> dict
         ):
             found[name] = output.clone()  # An activation in place may come after it.
 
-    with watch_layers(model, see):
+    with _watch_layers(model, see):
         model(inputs)
     return {name: maps for name, maps in found.items() if runs[name] == 1}
 
 
 def find_last_maps(model: nn.Module, inputs: Inputs) -> str | None:
-    """Return the name of the last layer with places, or None where a network has none."""
+    """Return the name of the last layer with feature maps, or None where a network has none."""
     return next(reversed(list_maps(model, inputs[:1])), None)
 
 
 @torch.no_grad()
 def embed(model: nn.Module, inputs: Inputs) -> Float[Tensor, "batch features"]:
-    """Return what the last layer with weights sees; where that is a convolution, the mean over places."""
-    name = find_outputs(model)[0]
+    """Return the input of the last layer with weights; where that is a convolution, its mean over positions."""
+    name = find_classifiers(model)[0]
     seen: list[Tensor] = []
 
     def see(layer: str, module: nn.Module, given: Any, output: Any) -> None:
         if layer == name:
             seen.append(given[0])
 
-    with watch_layers(model, see):
+    with _watch_layers(model, see):
         model(inputs)
     return seen[0].flatten(2).mean(dim=2) if seen[0].ndim > 2 else seen[0]
 
@@ -117,7 +116,7 @@ def find_nearest(
 
 
 def project(vectors: Float[Tensor, "samples features"]) -> Float[Tensor, "samples 2"]:
-    """Return the two first principal components (Pearson 1901); of one feature, zeros for the second.
+    """Return the first two principal components (Pearson 1901); for a single feature, the second is zero.
 
     Signs are such that the largest entry of each direction is positive.
     """
@@ -129,15 +128,15 @@ def project(vectors: Float[Tensor, "samples features"]) -> Float[Tensor, "sample
 
 
 def read_filters(model: nn.Module) -> Float[Tensor, "maps channels height width"] | None:
-    """Return the kernels of the first convolution of an image network; None where its first weights are others."""
+    """Return the kernels of the first layer of an image network; None where it is no spatial convolution."""
     for name, parameter in model.named_parameters():
         if name.endswith("weight") and parameter.ndim > 1:
             return parameter.detach() if parameter.ndim == 4 and min(parameter.shape[2:]) > 1 else None
     return None
 
 
-class AttentionMode(TorchFunctionMode):
-    """Keeps the weights of each attention that is computed while it is active."""
+class _AttentionMode(TorchFunctionMode):
+    """A mode that records the weights of each attention that is computed in it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -155,18 +154,18 @@ def attention_weights(
     keys: Float[Tensor, "batch heads steps size"],
     present: Tensor | None,
 ) -> Float[Tensor, "batch heads steps steps"]:
-    """Return softmax(q k / sqrt(d)), without what is masked (Vaswani et al. 2017, equation 1)."""
+    """Return softmax(q k / sqrt(d)) with masking (Vaswani et al. 2017, equation 1)."""
     scores = queries @ keys.transpose(2, 3) / math.sqrt(queries.shape[-1])
     return (scores if present is None else scores.masked_fill(~present, -math.inf)).softmax(dim=3)
 
 
 @torch.no_grad()
 def read_attention(model: nn.Module, inputs: Inputs) -> Float[Tensor, "layers batch heads steps steps"]:
-    """Return how much each step (third from the end) attends to each (last), for every layer and head; rows sum to 1.
+    """Return how much each step (second last axis) attends to each (last), for every layer and head; rows sum to 1.
 
     Raises ConfigError for a network without attention.
     """
-    with AttentionMode() as mode:
+    with _AttentionMode() as mode:
         model(inputs)
     if not mode.weights:
         raise ConfigError(f"wanted a network with attention, found none in {type(model).__name__}")
@@ -176,9 +175,9 @@ def read_attention(model: nn.Module, inputs: Inputs) -> Float[Tensor, "layers ba
 def rank_units(
     artifact: Artifact, samples: Samples, layer: str, count: int
 ) -> tuple[Int64[Tensor, "maps best"], Float[Tensor, "maps best"]]:
-    """Return for each unit (map) of a layer the samples that excite it most, and how much.
+    """Return for each unit (feature map) of a layer the samples with the highest activation, and this.
 
-    That is the highest value in the map. Samples that cannot be read are passed over.
+    The activation is the highest value in the map. Samples that cannot be read are skipped.
     """
     kept: list[int] = []
     peaks: list[Tensor] = []

@@ -12,33 +12,33 @@ from falconet.explanation.faithfulness import Score
 
 
 @dataclass(frozen=True)
-class Plate:
+class PageFigure:
     """A picture on a page."""
 
     png: bytes
     alt: str
-    """What it shows, for those who cannot see it."""
+    """Alternative text of the picture."""
     caption: str
     tokens: tuple[tuple[str, float], ...] = ()
-    """Of a text: its parts with shades from -1 to 1, which stand on the page as text."""
+    """Parts of a text with their relevance from -1 to 1, shown as text on the page; empty for other samples."""
 
     @property
     def uri(self) -> str:
-        """The picture itself, as an address."""
+        """The picture as a data URI."""
         return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page."""
+    """A section of a page."""
 
     title: str
     note: str
-    plates: tuple[Plate, ...]
+    plates: tuple[PageFigure, ...]
 
 
 def render_explanations(title: str, scores: Sequence[Score], best: str | None, sections: Sequence[Section]) -> str:
-    """Return the page."""
+    """Return the HTML page of explanations."""
     import jinja2
 
     template = resources.files("falconet.explanation").joinpath("page.html.jinja").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Panels: one explanation of one sample drawn, with what the model answers, and how true the explanation is."""
+"""Panels: an explanation of one sample, with the prediction and the faithfulness of the explanation."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _TITLE = 36
-"""Letters that have room above an image."""
+"""Characters that fit above an image."""
 
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """All that one picture shows."""
+    """The content of one picture."""
 
     shown: Shown
     relevance: Float[np.ndarray, "*positions"]
     title: str
     candidates: Sequence[tuple[str, float]]
-    """Classes and their probabilities, the most probable first."""
+    """Predicted classes and their probabilities, the most probable first."""
     faithfulness: Faithfulness
 
 
 def draw_panel(panel: Panel) -> Figure:
-    """Draw the input, its explanation, what the model answers, and how true the explanation is."""
+    """Draw the input, its explanation, the prediction, and the faithfulness curves."""
     from matplotlib.figure import Figure
 
     adapter = ADAPTERS[panel.shown.kind]
@@ -47,19 +47,19 @@ def draw_panel(panel: Panel) -> Figure:
         axes[0].set_title("input", size=9)
     adapter.draw_relevance(axes[-3], panel.shown, to_shades(panel.relevance))
     axes[-3].set_title(fit_title(panel.title, _TITLE if adapter.draw_sample else 2 * _TITLE), size=9, parse_math=False)
-    draw_candidates(axes[-2], panel.candidates)
+    _draw_candidates(axes[-2], panel.candidates)
     _draw_curves(axes[-1], panel.faithfulness)
     return figure
 
 
 def fit_title(title: str, columns: int) -> str:
-    """Return a method and a class as a title: on two lines, and cut, where they would reach over their neighbors."""
+    """Return a method and a class as a title, broken into two lines and cut where it would overlap its neighbors."""
     shown = clean(title)
     lines = [shown] if measure(shown) <= columns else shown.split(": ", 1)
     return "\n".join(cut(line, columns) for line in lines)
 
 
-def draw_candidates(axes: Axes, candidates: Sequence[tuple[str, float]]) -> None:
+def _draw_candidates(axes: Axes, candidates: Sequence[tuple[str, float]]) -> None:
     """Draw the most probable classes as bars."""
     names = [shorten(name, 14) for name, _ in candidates]
     values = [probability for _, probability in candidates]
@@ -73,7 +73,7 @@ def draw_candidates(axes: Axes, candidates: Sequence[tuple[str, float]]) -> None
 
 
 def _draw_curves(axes: Axes, faithfulness: Faithfulness) -> None:
-    """Draw how the probability follows the explanation."""
+    """Draw the deletion and insertion curves."""
     for name, curve, color, line in (
         ("deletion", faithfulness.deletion, AGAINST, "--"),
         ("insertion", faithfulness.insertion, FOR, "-"),

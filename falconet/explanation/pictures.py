@@ -1,4 +1,4 @@
-"""Explanations drawn: heat over images, series and texts; maps, kernels, attention, the embedding."""
+"""Drawing of explanations: heatmaps over images, series and texts; feature maps, filters, attention, embeddings."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from jaxtyping import Float, UInt8
 
 from falconet.data.drawing import COLORS, FRAME, choose_colors, clean, draw_sample, measure, shorten
 from falconet.data.images import to_bytes
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 FOR, AGAINST = "#d55e00", "#0072b2"
-"""Vermilion speaks for a class, blue against it: of the palette of Okabe and Ito, told apart by the color-blind too."""
+"""Colors of evidence for a class, vermilion, and against it, blue: from Okabe and Ito's palette for the color-blind."""
 EXPLANATION_DPI = 100
-SATURATED = 0.99
-"""Quantile of relevance that gets the full color: single peaks would leave all else pale."""
+_SATURATED = 0.99
+"""Quantile of relevance that has the full color, since single peaks would leave the rest pale."""
 MAX_DRAWN_CHANNELS = 6
-"""Channels of a series that are drawn as lines; more are rows of a picture, such as spectra."""
+"""Channels of a series that are drawn as lines, at most; more are rows of a picture, such as spectra."""
 _TEXT_COLUMNS, _TEXT_LINES = 48, 9
-"""Of a text that is drawn."""
-TICKED = 24
-"""Steps of attention that have room for names."""
+"""Columns and lines of a text that is drawn."""
+_TICKED = 24
+"""Steps of an attention map that are labeled, at most."""
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">")
-"""With the colors, so that classes are told apart in gray too."""
-THUMBNAILS = 40
-"""Pictures that a map of the embedding has room for."""
+"""Markers of classes, besides colors, so that they differ in gray too."""
+_THUMBNAILS = 40
+"""Thumbnails in a plot of the embedding, at most."""
 
 
 @dataclass(frozen=True, eq=False)
 class Shown:
     """A sample as a model sees it, with what is needed to draw it."""
 
-    kind: Kind
+    kind: ModalityName
     values: np.ndarray
-    """An image `(height, width, channels)` in 0 to 1, a series `(channels, steps)`; of a text, its tokens."""
+    """An image `(height, width, channels)` in 0 to 1, a series `(channels, steps)`, or the token numbers of a text."""
     tokens: tuple[str, ...] = ()
-    """The parts of a text."""
+    """Parts of a text; empty for other samples."""
 
 
 def to_shades(relevance: Float[np.ndarray, "*positions"]) -> Float[np.ndarray, "*positions"]:
-    """Return relevance from -1, fully against the class, to 1, fully for it."""
+    """Return relevance scaled to -1, fully against the class, to 1, fully for it."""
     sizes = np.abs(relevance)
-    full = float(np.quantile(sizes, SATURATED)) or float(sizes.max()) or 1.0
+    full = float(np.quantile(sizes, _SATURATED)) or float(sizes.max()) or 1.0
     shades: Float[np.ndarray, "*positions"] = np.clip(relevance / full, -1, 1)
     return shades
 
@@ -62,17 +62,17 @@ def draw_input(axes: Axes, image: Float[np.ndarray, "height width channels"]) ->
 
 
 def mute(image: Float[np.ndarray, "height width channels"]) -> Float[np.ndarray, "height width 1"]:
-    """Return an image in grays between a fourth and three fourths, on which colors stand out."""
+    """Return an image in grays from 0.25 to 0.75, on which colors stand out."""
     muted: Float[np.ndarray, "height width 1"] = 0.25 + 0.5 * image.mean(axis=2, keepdims=True)
     return muted
 
 
 def draw_heat(axes: Axes, shades: Float[np.ndarray, "height width"]) -> None:
-    """Lay colors over a picture, the stronger the more opaque."""
-    axes.imshow(to_colors(shades), interpolation="nearest", aspect=axes.get_aspect())
+    """Draw relevance over a picture as colors, the stronger the more opaque."""
+    axes.imshow(_to_colors(shades), interpolation="nearest", aspect=axes.get_aspect())
 
 
-def to_colors(shades: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape 4"]:
+def _to_colors(shades: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape 4"]:
     """Return red, green, blue and opacity for each shade."""
     from matplotlib.colors import to_rgb
 
@@ -86,7 +86,7 @@ def blend(
     image: Float[np.ndarray, "height width channels"], shades: Float[np.ndarray, "height width"]
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Return the pixels of an image in muted grays under the colors of its explanation."""
-    colors = to_colors(shades)
+    colors = _to_colors(shades)
     opacity = colors[..., 3:]
     pixels: UInt8[np.ndarray, "height width 3"] = (
         (255 * (mute(image) * (1 - opacity) + colors[..., :3] * opacity)).round().astype(np.uint8)
@@ -105,32 +105,32 @@ def draw_shaded_series(
         extent = (-0.5, steps - 0.5, -0.5, len(series) - 0.5)
         options: dict[str, Any] = {"aspect": "auto", "origin": "lower", "extent": extent, "interpolation": "nearest"}
         axes.imshow(series, cmap="gray", **options)
-        axes.imshow(to_colors(shades), **options)
+        axes.imshow(_to_colors(shades), **options)
         return
     for channel, color in zip(series, ("#000000", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442"), strict=False):
         axes.plot(channel, color=color, linewidth=1.1)
     low, high = axes.get_ylim()
-    axes.imshow(to_colors(to_shades(shades.sum(axis=0)))[None], aspect="auto", extent=(-0.5, steps - 0.5, low, high))
+    axes.imshow(_to_colors(to_shades(shades.sum(axis=0)))[None], aspect="auto", extent=(-0.5, steps - 0.5, low, high))
 
 
 def draw_tokens(axes: Axes, tokens: Sequence[str], shades: Float[np.ndarray, " tokens"]) -> None:
-    """Write a text whose tokens stand on their colors."""
+    """Draw a text whose tokens have colored backgrounds."""
     axes.set(xticks=[], yticks=[], xlim=(0, _TEXT_COLUMNS), ylim=(_TEXT_LINES, 0))
     axes.spines[:].set(color=FRAME, linewidth=0.6)
     row, column = 0, 1
-    for token, color in zip(tokens, to_colors(shades), strict=False):
-        for place, piece in enumerate(cut_token(clean(token.replace("\n", " ")))):
+    for token, color in zip(tokens, _to_colors(shades), strict=False):
+        for place, piece in enumerate(_cut_token(clean(token.replace("\n", " ")))):
             if (place or column + measure(piece) > _TEXT_COLUMNS - 1) and column > 1:
                 row, column = row + 1, 1
             if row == _TEXT_LINES - 1:
                 axes.text(column, row + 0.75, "…", family="monospace", size=8)
                 return
-            draw_token(axes, piece, (column, row), color)
+            _draw_token(axes, piece, (column, row), color)
             column += measure(piece)
 
 
-def cut_token(written: str) -> list[str]:
-    """Return a token in pieces that each fit a row: one that is a whole clause takes several."""
+def _cut_token(written: str) -> list[str]:
+    """Return a token in pieces that each fit in a line."""
     pieces = [""]
     for letter in written:
         if measure(pieces[-1] + letter) > _TEXT_COLUMNS - 2:
@@ -139,8 +139,8 @@ def cut_token(written: str) -> list[str]:
     return pieces
 
 
-def draw_token(axes: Axes, written: str, place: tuple[int, int], color: Float[np.ndarray, "4"]) -> None:
-    """Write one token on a colored ground, spread over as many columns as it has characters."""
+def _draw_token(axes: Axes, written: str, place: tuple[int, int], color: Float[np.ndarray, "4"]) -> None:
+    """Draw one token on a colored background, over as many columns as it has characters."""
     from matplotlib.patches import Rectangle
 
     column, row = place
@@ -154,7 +154,7 @@ def draw_token(axes: Axes, written: str, place: tuple[int, int], color: Float[np
 def draw_tiles(
     maps: Sequence[tuple[str, Sequence[Float[np.ndarray, "_ _"]]]], columns: int, cmap: str = "cividis"
 ) -> Figure:
-    """Draw rows of small pictures, each row with its name; each picture has the whole range of colors."""
+    """Draw rows of small pictures, each row with its name; each picture has its own color scale."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(1.0 * columns + 1.6, 1.05 * len(maps)), layout="constrained", dpi=EXPLANATION_DPI)
@@ -169,7 +169,7 @@ def draw_tiles(
     return figure
 
 
-def draw_samples(rows: Sequence[tuple[str, Sequence[tuple[Any, str]]]], kind: Kind) -> Figure:
+def draw_samples(rows: Sequence[tuple[str, Sequence[tuple[Any, str]]]], kind: ModalityName) -> Figure:
     """Draw rows of samples, each with a line below it; a row has a name."""
     from matplotlib.figure import Figure
 
@@ -187,7 +187,7 @@ def draw_samples(rows: Sequence[tuple[str, Sequence[tuple[Any, str]]]], kind: Ki
 
 
 def draw_attention(weights: Float[np.ndarray, "layers heads steps steps"], names: Sequence[str]) -> Figure:
-    """Draw a map for each layer and head, and each layer's mean, of how much a row's step attends to a column's."""
+    """Draw the attention map of each layer and head, and each layer's mean: rows attend to columns."""
     from matplotlib.figure import Figure
 
     layers, heads, steps, _ = weights.shape
@@ -198,7 +198,7 @@ def draw_attention(weights: Float[np.ndarray, "layers heads steps steps"], names
             axes.imshow(maps.mean(axis=0) if head == heads else maps[head], cmap="cividis", vmin=0)
             axes.set_title(f"layer {layer + 1}, {'mean' if head == heads else f'head {head + 1}'}", size=8)
             axes.tick_params(labelsize=6)
-            if names and steps <= TICKED:
+            if names and steps <= _TICKED:
                 names = [clean(name) for name in names]
                 axes.set_xticks(range(steps), names, rotation=90, size=6, parse_math=False)
                 axes.set_yticks(range(steps), names if head == 0 else [""] * steps, size=6, parse_math=False)
@@ -211,7 +211,7 @@ def draw_embedding(
     names: Sequence[str],
     thumbnails: Sequence[tuple[int, Any]],
 ) -> Figure:
-    """Draw samples as points in the color of their class; some, by position in `plane`, as pictures."""
+    """Draw samples as points in the colors of their classes, and some as pictures, by their position in `plane`."""
     from matplotlib.figure import Figure
     from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
@@ -245,8 +245,8 @@ def draw_embedding(
     return figure
 
 
-def spread(plane: Float[np.ndarray, "samples 2"], count: int = THUMBNAILS) -> list[int]:
-    """Return positions of points far from one another: each is the farthest from those before it (Gonzalez 1985)."""
+def spread(plane: Float[np.ndarray, "samples 2"], count: int = _THUMBNAILS) -> list[int]:
+    """Return indices of points far from one another: each is the farthest from those before it (Gonzalez 1985)."""
     chosen = [0]
     distances = np.linalg.norm(plane - plane[0], axis=1)
     while len(chosen) < min(count, len(plane)) and distances.max() > 0:

@@ -1,9 +1,9 @@
-"""Positions of an input, which an explanation weighs: pixels, tokens, steps. What removing one means.
+"""Positions of an input, to which explanations give relevance: pixels, tokens, steps; and their removal.
 
 A removed pixel or step gets the mean of the training set, which is zero after normalization; a removed token becomes
-the token that stands for a masked one. A network has seen either often: unlike black, the mean is no evidence of its
-own in normalized input (Sturmfels, Lundberg, Lee: Visualizing the impact of feature attribution baselines, Distill
-2020), and masked tokens occur in training. Padding is never removed: it is no content, and lengths stay what they are.
+the mask token. A network has seen either often: unlike black, the mean is no evidence of its own in normalized input
+(Sturmfels, Lundberg, Lee: Visualizing the impact of feature attribution baselines, Distill 2020), and masked tokens
+occur in training. Padding is never removed: it is no content, and lengths stay what they are.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 MASK = 1
-"""The token that stands for a masked one; see `falconet.spec.TextSpec`."""
+"""Number of the mask token; see `falconet.spec.TextSpec`."""
 
 Inputs = Float[Tensor, "batch channels height width"] | Float[Tensor, "batch channels steps"] | Int64[Tensor, "batch _"]
 
@@ -48,5 +48,5 @@ def remove(inputs: Inputs, removed: Bool[Tensor, "batch positions"]) -> Inputs:
 
 
 def clear(inputs: Inputs) -> Inputs:
-    """Return inputs without any content; padding and missing values stay."""
+    """Return inputs with all content removed; padding and missing values are kept."""
     return remove(inputs, torch.ones_like(mark_present(inputs)))

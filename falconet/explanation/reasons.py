@@ -1,4 +1,4 @@
-"""Why a model answers as it does, in short: a few mistakes and hits explained, without files, for a report."""
+"""Explanations for a report: a few mistakes and hits, without files."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from torch import Tensor
 
 from falconet import metrics
 from falconet.artifact import Artifact
-from falconet.data.files import fit_recordings
+from falconet.data.files import adapt_samples
 from falconet.errors import DataError
-from falconet.evaluation.answers import Answers
+from falconet.evaluation.logits import SplitLogits
 from falconet.explanation.explaining import (
     BASELINE,
+    ExplainedSample,
     Explainer,
     Item,
-    Subject,
-    answer_sample,
     average,
     beats_chance,
     plan,
+    predict_sample,
     read_subject,
     show_relevance,
 )
@@ -35,72 +35,71 @@ from falconet.explanation.pictures import Shown, to_shades
 from falconet.models.registry import EXTERNAL
 
 CASES = 3
-"""Mistakes that are explained, and as many hits; more hits where there are fewer mistakes.
+"""Number of mistakes that are explained, and of hits; more hits where there are fewer mistakes.
 
-Of fewer than five samples in all, nothing shows that an order is better than chance.
+With fewer than five samples in all, no method can be significantly better than a random order.
 """
 _POINTS = 10
-"""Steps of their deletion and insertion curves: a fifth of what `explain` takes, since every training pays for them."""
+"""Steps of the deletion and insertion curves: a fifth of those of `explain`, since every training run computes them."""
 
 
 @dataclass(frozen=True, eq=False)
-class Reason:
-    """What in a sample speaks for one class."""
+class ClassAttribution:
+    """The relevance of a sample's parts for one class."""
 
     label: str
     probability: float
     shown: Shown
     shades: Float[np.ndarray, "*positions"]
-    """From -1, fully against the class, to 1, fully for it; of a text, of its parts."""
+    """Relevance from -1, fully against the class, to 1, fully for it; that of a text, by its parts."""
 
 
 @dataclass(frozen=True, eq=False)
-class Account:
-    """A sample with the reasons for the answer, and for the class that it should have been or nearly was."""
+class ExplainedPrediction:
+    """A sample with attributions for the predicted class, and for the true or the second most probable one."""
 
     name: str
     label: str
-    answer: Reason
-    other: Reason
-    """For the true class where the answer is wrong, else for the second most probable one."""
+    answer: ClassAttribution
+    other: ClassAttribution
+    """Attribution for the true class where the prediction is wrong, else for the second most probable one."""
 
 
 @dataclass(frozen=True, eq=False)
 class Reasons:
-    """Samples explained by one method, and how far that may be trusted."""
+    """Samples explained by one method, with its faithfulness."""
 
     method: str
-    accounts: tuple[Account, ...] = ()
-    """Mistakes, the most confident first, then hits, the least confident first."""
+    accounts: tuple[ExplainedPrediction, ...] = ()
+    """Explained mistakes, the most confident first, then hits, the least confident first."""
     scores: tuple[Score, ...] = ()
-    """Of the method, and of a random order, on the answers to these samples; empty where nothing was explained."""
+    """Scores of the method and of a random order on these samples; empty where nothing was explained."""
     note: str = ""
-    """Why nothing was explained."""
+    """Why nothing was explained; else empty."""
     believable: bool = False
-    """Whether the probability follows the method's order more than a random one, by more than chance."""
+    """Whether the method is significantly better than a random order."""
 
 
-def find_reasons(artifact: Artifact, answers: Answers, count: int = CASES) -> Reasons:
-    """Explain the most confident mistakes and the least confident hits among a split's answers, `count` of each.
+def find_reasons(artifact: Artifact, answers: SplitLogits, count: int = CASES) -> Reasons:
+    """Explain the most confident mistakes and the least confident hits among a split's predictions, `count` of each.
 
-    Hits stand in for mistakes that a model does not make.
-    The method is that of `explain` where none is named. Samples whose files have gone since are passed over. A
-    network of another library that cannot be looked into gives no accounts, and a note.
+    Hits stand in for missing mistakes. The method is the default of `explain`. Samples whose files have gone since are
+    skipped. A network of another library that cannot be explained gives no accounts, and a note.
     """
     probabilities, samples = (
         metrics.softmax(answers.logits),
-        fit_recordings(answers.split.samples, artifact.config.input),
+        adapt_samples(answers.split.samples, artifact.config.input),
     )
     mistakes, doubts = choose_cases(probabilities, answers.split.labels, 2 * count)
     mistakes = mistakes[:count]
     doubts = doubts[: 2 * count - len(mistakes)]
     explainer = dataclasses.replace(plan(artifact, None, Path(), classes=1), points=_POINTS)
     (method,) = explainer.methods
-    found: list[tuple[Account, list[Item]]] = []
+    found: list[tuple[ExplainedPrediction, list[Item]]] = []
     for index in mistakes + doubts:
         try:
             found.append(
-                account_for(explainer, read_subject(artifact, samples, index), int(answers.split.labels[index]))
+                _account_for(explainer, read_subject(artifact, samples, index), int(answers.split.labels[index]))
             )
         except DataError:
             continue
@@ -127,23 +126,25 @@ def choose_cases(
     return order[wrong][::-1][:count].tolist(), order[~wrong][:count].tolist()
 
 
-def account_for(explainer: Explainer, subject: Subject, label: int) -> tuple[Account, list[Item]]:
-    """Return the account of one sample, and the figures of the answer's explanation and of a random order."""
+def _account_for(explainer: Explainer, subject: ExplainedSample, label: int) -> tuple[ExplainedPrediction, list[Item]]:
+    """Return the explained sample, and the figures of its explanation and of a random order."""
     labels, (method,) = explainer.artifact.config.output.labels, explainer.methods
-    probabilities = answer_sample(explainer.artifact, subject.inputs)
+    probabilities = predict_sample(explainer.artifact, subject.inputs)
     answer, second = probabilities.topk(2).indices.tolist()
     item, panel = explainer.evaluate(subject, method, answer, probabilities)
     baseline, _ = explainer.evaluate(subject, BASELINE, answer, probabilities)
-    reason = Reason(labels[answer], item.probability, panel.shown, to_shades(panel.relevance))
-    other = explain_class(explainer, subject, second if label == answer else label, probabilities)
-    return Account(subject.name, labels[label], reason, other), [item, baseline]
+    reason = ClassAttribution(labels[answer], item.probability, panel.shown, to_shades(panel.relevance))
+    other = _explain_class(explainer, subject, second if label == answer else label, probabilities)
+    return ExplainedPrediction(subject.name, labels[label], reason, other), [item, baseline]
 
 
-def explain_class(
-    explainer: Explainer, subject: Subject, target: int, probabilities: Float[Tensor, " classes"]
-) -> Reason:
-    """Return what speaks for a class, without measuring how true that is."""
+def _explain_class(
+    explainer: Explainer, subject: ExplainedSample, target: int, probabilities: Float[Tensor, " classes"]
+) -> ClassAttribution:
+    """Return the attribution for a class, without its faithfulness."""
     artifact, (method,) = explainer.artifact, explainer.methods
     relevance = attribute(artifact, subject.inputs, method, torch.tensor([target]))
     shown, drawn = show_relevance(artifact, subject, relevance[0].numpy())
-    return Reason(artifact.config.output.labels[target], float(probabilities[target]), shown, to_shades(drawn))
+    return ClassAttribution(
+        artifact.config.output.labels[target], float(probabilities[target]), shown, to_shades(drawn)
+    )

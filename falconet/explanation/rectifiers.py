@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-CEILINGS = {
+_CEILINGS = {
     F.relu: math.inf,
     F.relu_: math.inf,
     torch.relu: math.inf,
@@ -26,11 +26,11 @@ CEILINGS = {
     Tensor.relu_: math.inf,
     F.relu6: 6.0,
 }
-"""Functions that rectify, and where they end; nn.ReLU6 calls `F.hardtanh` from 0 to 6 instead."""
+"""Rectifying functions and their upper bounds; nn.ReLU6 calls `F.hardtanh` from 0 to 6 instead."""
 
 
-class GuidedRectifier(torch.autograd.Function):
-    """ReLU up to a ceiling; backwards it passes what is positive, where it was open."""
+class _GuidedRectifier(torch.autograd.Function):
+    """ReLU up to a ceiling; its backward pass keeps positive gradients where it was active."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, ceiling: float) -> Tensor:
@@ -44,7 +44,7 @@ class GuidedRectifier(torch.autograd.Function):
 
 
 class GuidedMode(TorchFunctionMode):
-    """While it is active, each ReLU is a guided one; `count` says how many there were."""
+    """A mode in which each ReLU is a guided one; `count` is the number of calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class GuidedMode(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         clipped = func is F.hardtanh and kwargs.get("min_val") == 0
-        if func not in CEILINGS and not clipped:
+        if func not in _CEILINGS and not clipped:
             return func(*args, **kwargs)
         self.count += 1
-        return GuidedRectifier.apply(args[0], kwargs["max_val"] if clipped else CEILINGS[func])
+        return _GuidedRectifier.apply(args[0], kwargs["max_val"] if clipped else _CEILINGS[func])

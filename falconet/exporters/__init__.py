@@ -1,4 +1,4 @@
-"""Exporters: trained models as files for other runtimes, each proven to answer as the model does.
+"""Exporters: trained models as files for other runtimes, each checked to predict as the model does.
 
-Nothing is imported here, so that an exported file can be asked without torch.
+Nothing is imported here, so that an exported file can be run without torch.
 """

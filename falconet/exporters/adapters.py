@@ -1,6 +1,6 @@
-"""How raw samples of each modality come into exported files, and into the graphs from which these are written.
+"""Preparation of raw samples of each modality for exported files, and for the graphs that these are written from.
 
-Imports no torch: whoever asks a file may have none, and only graphs need it.
+Imports no torch: whoever runs a file may have none, and only graphs need it.
 """
 
 from __future__ import annotations
@@ -15,49 +15,49 @@ from jaxtyping import Int64, UInt
 
 from falconet.data import ImageArray, Samples, SeriesArray, Texts
 from falconet.data.images import LEVELS, to_words
-from falconet.data.series import fit_series
+from falconet.data.series import pad_or_resample
 from falconet.data.texts import TextEncoder
 from falconet.errors import DataError
 from falconet.exporters.metadata import Metadata
-from falconet.spec import ImageSpec, Kind, SeriesSpec, TextSpec
+from falconet.spec import ImageSpec, ModalityName, SeriesSpec, TextSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Prepare = Callable[[Any], np.ndarray]
-"""A raw sample to what a file takes of it, without the dimension of the batch."""
+"""Function from a raw sample to the input of a file, without the batch dimension."""
 
 
 @dataclass(frozen=True)
 class ExportAdapter:
-    """How raw samples of a modality come into exported files."""
+    """Preparation of a modality's raw samples for exported files."""
 
     open: Callable[[Metadata, str | None], Prepare]
-    """From what a file says of itself, and its tokenizer, to what prepares samples for it."""
-    make_up: Callable[[Any, np.ndarray, np.random.Generator], Samples]
-    """From an input spec to random samples of these names."""
+    """Returns the function that prepares samples for a file, given its metadata and its tokenizer."""
+    make_random: Callable[[Any, np.ndarray, np.random.Generator], Samples]
+    """Returns random samples with these names, given an input spec."""
     thin: Callable[[Samples, int], Samples]
-    """Makes images smaller until no side has more pixels than this; leaves what has no sides."""
+    """Subsamples images until no side has more pixels than this; leaves other samples as they are."""
     input: str
     """Name of a graph's input of raw samples; that of a bare network is `input`."""
     make_preprocess: Callable[[Any], nn.Module]
-    """From an input spec to what stands before the network in a graph."""
+    """Returns the preprocessing before the network in a graph, given an input spec."""
     make_example: Callable[[Any], Tensor]
-    """From an input spec to two raw samples to trace a graph with."""
+    """Returns two raw samples to trace a graph with, given an input spec."""
     sides: Mapping[int, str]
-    """Dimensions of raw samples, besides the batch, that no graph fixes, and their names."""
+    """Names of the dimensions of raw samples, besides the batch, that no graph fixes."""
     find_sequence: Callable[[Any], tuple[int, str] | None]
-    """From an input spec to the dimension that counts steps, and its name, where a sample may have fewer."""
+    """Returns the dimension that counts steps, and its name, given an input spec; None where no sample has fewer."""
 
 
-def open_images(metadata: Metadata, tokenizer: str | None) -> Prepare:
-    """Return what hands images on; only their type may differ."""
+def _open_images(metadata: Metadata, tokenizer: str | None) -> Prepare:
+    """Return a function that passes images on; only their type may change."""
     if metadata.input.dtype == "uint16":
-        return lambda image: to_words(check_sides(image, metadata.sides))
-    return lambda image: check_sides(image, metadata.sides)
+        return lambda image: to_words(_check_sides(image, metadata.sides))
+    return lambda image: _check_sides(image, metadata.sides)
 
 
-def check_sides(image: np.ndarray, most: int | None) -> np.ndarray:
+def _check_sides(image: np.ndarray, most: int | None) -> np.ndarray:
     """Return an image. Raises DataError for one that is larger than a file takes."""
     height, width, _ = image.shape
     if most is not None and max(height, width) > most:
@@ -65,27 +65,27 @@ def check_sides(image: np.ndarray, most: int | None) -> np.ndarray:
     return image
 
 
-def open_series(metadata: Metadata, tokenizer: str | None) -> Prepare:
-    """Return what gives series their number of steps."""
+def _open_series(metadata: Metadata, tokenizer: str | None) -> Prepare:
+    """Return a function that gives series the model's number of steps."""
     spec: Any = metadata.input
-    return lambda series: fit_series(series, spec)
+    return lambda series: pad_or_resample(series, spec)
 
 
-def open_texts(metadata: Metadata, tokenizer: str | None) -> Prepare:
-    """Return what makes tokens of texts, which no file does itself."""
+def _open_texts(metadata: Metadata, tokenizer: str | None) -> Prepare:
+    """Return a function that tokenizes texts, which no file does itself."""
     assert tokenizer is not None
     encoder = TextEncoder(tokenizer, metadata.input.shape[0])
     return lambda text: encoder.encode([text])[0]
 
 
-def make_up_images(spec: ImageSpec, names: np.ndarray, generator: np.random.Generator) -> Samples:
+def _make_random_images(spec: ImageSpec, names: np.ndarray, generator: np.random.Generator) -> Samples:
     """Return images of noise, twice as large as the model's."""
     height, width = (2 * side for side in spec.inner_size)
     shape, dtype = (len(names), height, width, 3), np.dtype(spec.dtype)
     return ImageArray(generator.integers(0, LEVELS[spec.dtype], shape, dtype=dtype, endpoint=True), names)
 
 
-def make_up_series(spec: SeriesSpec, names: np.ndarray, generator: np.random.Generator) -> Samples:
+def _make_random_series(spec: SeriesSpec, names: np.ndarray, generator: np.random.Generator) -> Samples:
     """Return random walks of all lengths up to the model's."""
     channels, steps = spec.raw_shape
     ends = generator.integers(1, steps + 1, len(names)).cumsum()
@@ -93,8 +93,8 @@ def make_up_series(spec: SeriesSpec, names: np.ndarray, generator: np.random.Gen
     return SeriesArray(walk.astype(np.float32), np.stack([np.r_[0, ends[:-1]], ends], axis=1), names)
 
 
-def make_up_texts(spec: TextSpec, names: np.ndarray, generator: np.random.Generator) -> Samples:
-    """Return random letters, up to four for each of the model's tokens."""
+def _make_random_texts(spec: TextSpec, names: np.ndarray, generator: np.random.Generator) -> Samples:
+    """Return texts of random letters, up to four for each of the model's tokens."""
     lengths = generator.integers(1, 4 * spec.shape[0], len(names))
     return Texts(["".join(map(chr, generator.integers(32, 127, length))) for length in lengths], names)
 
@@ -124,28 +124,28 @@ class ThinnedSamples:
         return ThinnedSamples(self.samples.join([part.samples for part in others]), self.sides)
 
 
-def wrap_images(spec: ImageSpec) -> nn.Module:
-    """Return what scales and normalizes images of any size."""
+def _wrap_images(spec: ImageSpec) -> nn.Module:
+    """Return a module that scales and normalizes images of any size."""
     from falconet.exporters.resizing import AnyImage
 
     return AnyImage(spec)
 
 
-def wrap_series(spec: SeriesSpec) -> nn.Module:
-    """Return what turns fitted series into normalized ones."""
+def _wrap_series(spec: SeriesSpec) -> nn.Module:
+    """Return a module that normalizes series of the model's length."""
     from falconet.data.preprocessing import SeriesPreprocess
 
     return SeriesPreprocess(spec)
 
 
-def wrap_tokens(spec: TextSpec) -> nn.Module:
-    """Return what leaves tokens as they are, which are made outside."""
+def _wrap_tokens(spec: TextSpec) -> nn.Module:
+    """Return a module that leaves tokens, which are made outside, as they are."""
     from torch import nn
 
     return nn.Identity()
 
 
-def draw_gray(spec: ImageSpec) -> Tensor:
+def _draw_gray(spec: ImageSpec) -> Tensor:
     """Return two gray images, not of the model's own size, so that no step of scaling is left out."""
     import torch
 
@@ -154,7 +154,7 @@ def draw_gray(spec: ImageSpec) -> Tensor:
     return torch.full((2, height, width, 3), gray, dtype=dtype)
 
 
-def draw_ramps(spec: SeriesSpec) -> Tensor:
+def _draw_ramps(spec: SeriesSpec) -> Tensor:
     """Return two series that rise."""
     import torch
 
@@ -168,35 +168,35 @@ def _draw_tokens(spec: TextSpec) -> Tensor:
     return torch.ones(2, *spec.shape, dtype=torch.int64)
 
 
-ADAPTERS: Mapping[Kind, ExportAdapter] = MappingProxyType(
+ADAPTERS: Mapping[ModalityName, ExportAdapter] = MappingProxyType(
     {
         "image": ExportAdapter(
-            open=open_images,
-            make_up=make_up_images,
+            open=_open_images,
+            make_random=_make_random_images,
             thin=ThinnedSamples,
             input="image",
-            make_preprocess=wrap_images,
-            make_example=draw_gray,
+            make_preprocess=_wrap_images,
+            make_example=_draw_gray,
             sides={1: "height", 2: "width", 3: "channels"},
             find_sequence=lambda _: None,
         ),
         "series": ExportAdapter(
-            open=open_series,
-            make_up=make_up_series,
+            open=_open_series,
+            make_random=_make_random_series,
             thin=lambda samples, _: samples,
             input="series",
-            make_preprocess=wrap_series,
-            make_example=draw_ramps,
+            make_preprocess=_wrap_series,
+            make_example=_draw_ramps,
             sides={},
             # Series that are stretched to a length have no other.
             find_sequence=lambda spec: None if spec.length_mode == "resample" else (2, "steps"),
         ),
         "text": ExportAdapter(
-            open=open_texts,
-            make_up=make_up_texts,
+            open=_open_texts,
+            make_random=_make_random_texts,
             thin=lambda samples, _: samples,
             input="tokens",
-            make_preprocess=wrap_tokens,
+            make_preprocess=_wrap_tokens,
             make_example=_draw_tokens,
             sides={},
             find_sequence=lambda _: (1, "tokens"),

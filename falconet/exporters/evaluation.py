@@ -1,4 +1,4 @@
-"""evaluate_exported(): how good the answers of an exported file are, on samples fit to evaluate its model."""
+"""evaluate_exported(): evaluation of an exported file on samples fit to evaluate its model."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 
 from falconet.data import DataConfig, Dataset, Split, Unreadable
 from falconet.data.dataset import match_labels
-from falconet.data.files import fit_recordings
+from falconet.data.files import adapt_samples
 from falconet.data.sources import read_dataset
 from falconet.errors import DataError, ExportError
-from falconet.evaluation.answers import Answers, fit_config
 from falconet.evaluation.evaluation import Evaluation, evaluate_logits
+from falconet.evaluation.logits import SplitLogits, adapt_config
 from falconet.exporters.inference import infer_samples, make_preprocess, read_tokenizer
 from falconet.exporters.metadata import Metadata
 from falconet.exporters.runtimes import Session, open_session
@@ -23,7 +23,7 @@ from falconet.exporters.targets import Runtime
 from falconet.schema import from_mapping
 
 _LEAST = float(np.finfo(np.float32).tiny)
-"""What a probability of 0 counts as: its logarithm is a logit."""
+"""Least probability, which stands for 0, so that its logarithm is finite."""
 
 
 def evaluate_exported(
@@ -37,12 +37,12 @@ def evaluate_exported(
 ) -> Evaluation:
     """Evaluate an exported file on a split of a source, from raw samples, as `falconet.evaluate` evaluates a model.
 
-    Classes are matched by name; `settings` are those of `DataConfig`. A file does not tell how training split its data,
-    so that only splits which a source has of its own are evaluated, or all samples (`split="all"`). None is the
+    Classes are matched by name; `settings` are those of `DataConfig`. A file does not state how training split its
+    data, so that only splits which a source has of its own are evaluated, or all samples (`split="all"`). None is the
     source's test split, or of another source than that of training, without one of its own, all samples.
 
     Raises PathError for what does not exist, ExportError for a file that holds a bare network or is none of falconet's,
-    DataError for a split that only the model's own folder tells of, and for classes that the file does not know.
+    DataError for a split that only the model's own folder records, and for classes that the file does not know.
     """
     session = open_session(runtime, Path(path))
     metadata = session.metadata
@@ -50,11 +50,11 @@ def evaluate_exported(
         raise ExportError(
             f"{path}: wanted a file that takes raw samples, found a bare network; export without --no-preprocessing"
         )
-    config = fit_config(from_mapping(DataConfig, settings or {}, "data"), metadata.input)
+    config = adapt_config(from_mapping(DataConfig, settings or {}, "data"), metadata.input)
     dataset = read_dataset(source, data_root=data_root, config=config)
     if dataset.kind != metadata.input.kind:
         raise DataError(f"wanted {metadata.input.kind} data, as the file takes, found {dataset.kind} in {source}")
-    name = find_own_split(dataset, metadata, split)
+    name = _find_own_split(dataset, metadata, split)
     notes = dataset.notes
     if split is None and name == "all":
         notes = (*notes, f"{dataset.source} has no test split: all of it is evaluated")
@@ -64,7 +64,7 @@ def evaluate_exported(
     return dataclasses.replace(found, ignored=dataset.ignored, notes=notes)
 
 
-def find_own_split(dataset: Dataset, metadata: Metadata, split: str | None) -> str:
+def _find_own_split(dataset: Dataset, metadata: Metadata, split: str | None) -> str:
     """Return which split of a source is evaluated. Raises DataError for one that only training made."""
     # The one split of such a source holds what training made into validation and test samples.
     parted = [*dataset.splits] == ["train"] and dataset.fingerprint == metadata.data
@@ -77,18 +77,18 @@ def find_own_split(dataset: Dataset, metadata: Metadata, split: str | None) -> s
         return "all"
     raise DataError(
         f"{dataset.source}: wanted a {split or 'test'} split of its own, found none: an exported file does not tell "
-        "which one training made. Evaluate the model's folder, or evaluate on --split all, training samples among them"
+        "which one training made. Evaluate the model's folder, or evaluate on split='all', training samples among them"
     )
 
 
-def _answer_split(session: Session, path: Path, dataset: Dataset, split: Split) -> Answers:
-    """Return an exported file's answers to a split; logits are the logarithms of its probabilities.
+def _answer_split(session: Session, path: Path, dataset: Dataset, split: Split) -> SplitLogits:
+    """Return an exported file's predictions on a split; logits are the logarithms of its probabilities.
 
     Raises DataError where nothing of it can be read.
     """
     spec = session.metadata.input
     labels = match_labels(split, dataset.classes, session.metadata.output_spec.labels)
-    samples = fit_recordings(split.samples, spec)
+    samples = adapt_samples(split.samples, spec)
     prepare = make_preprocess(session.metadata, read_tokenizer(path, session.metadata))
     probabilities, reasons = infer_samples(session, samples, prepare, path)
     if not len(probabilities):
@@ -97,4 +97,4 @@ def _answer_split(session: Session, path: Path, dataset: Dataset, split: Split) 
     kept = np.setdiff1d(np.arange(len(split)), list(reasons)).astype(np.int64)
     unreadable = tuple(Unreadable(samples.name(index), reason) for index, reason in reasons.items())
     logits = np.log(np.maximum(probabilities, _LEAST)).astype(np.float32)
-    return Answers(dataclasses.replace(split, labels=labels).take(kept), logits, unreadable)
+    return SplitLogits(dataclasses.replace(split, labels=labels).take(kept), logits, unreadable)

@@ -33,10 +33,10 @@ def write_executorch(traced: TracedModel, path: Path) -> Written:
         )
         path.write_bytes(edge.to_executorch().buffer)
     except Exception as error:  # The compiler raises what it likes.
-        raise refuse(traced.graph, error, lower_layer) from error
+        raise refuse(traced.graph, error, _lower_layer) from error
     return Written(path)
 
 
-def lower_layer(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+def _lower_layer(module: nn.Module, inputs: tuple[Any, ...]) -> None:
     """Try to lower one layer of a network."""
     to_edge_transform_and_lower(trace_layer(module, inputs), partitioner=[XnnpackPartitioner()]).to_executorch()

@@ -1,4 +1,4 @@
-"""export(): a trained model as a file for another runtime, proven to answer as the model does before it is written."""
+"""export(): a trained model as a file for another runtime, checked to predict alike before it is written."""
 
 from __future__ import annotations
 
@@ -43,48 +43,48 @@ from falconet.renames import accept_renamed
 from falconet.schema import to_mapping
 from falconet.storage import hold, scratch, swap
 
-Writer = Callable[[TracedModel, Path], Written]
-"""Writes a traced model to a path whose folder exists. Raises ExportError for what the format cannot hold."""
+_Writer = Callable[[TracedModel, Path], Written]
+"""Function that writes a traced model to a path in an existing folder. Raises ExportError where the format cannot."""
 _SUFFIXES = frozenset(target.suffix for target in TARGETS.values())
-"""Of the files that runtimes are given."""
+"""Suffixes of the files that runtimes open."""
 
 
 @dataclass(frozen=True)
 class Export:
-    """An exported model, and how it answers beside the one that it was made from."""
+    """An exported model, and how it compares with the original one."""
 
     path: str
     target: str
     bytes: int
-    """Of all files."""
+    """Total bytes of all files."""
     files: Mapping[str, int]
-    """Each file that was written, with its bytes; the main one comes first.
+    """Path of each file that was written -> its bytes; the main one comes first.
 
-    By its path from the folder that `path` is in, or from `path` itself where that is a folder.
+    Paths are relative to the folder that `path` is in, or to `path` itself where that is a folder.
     """
     coded_bytes: int | None
-    """Of the compressed model's own file; None for a model that is not compressed."""
+    """Bytes of the compressed model's own file; None for a model that is not compressed."""
     runtime: str
     parity: Parity
     latency_ms: float
-    """Median of one raw sample in memory to its probabilities, on one thread of this machine; so are the next two."""
+    """Median milliseconds from one raw sample in memory to its probabilities, on one thread of this machine."""
     model_latency_ms: float
-    """Of the model itself."""
+    """Median milliseconds of the model itself, measured alike."""
     baseline_latency_ms: float | None
-    """Of the same format in single precision, for one with integers."""
+    """Median milliseconds of the format in single precision, measured alike; None for formats without integers."""
     speed: SpeedRatio | None = None
-    """How many times as fast as the model itself the export is; None where they were not timed in turns."""
+    """Speed of the export as a multiple of the model's; None where they were not timed in turns."""
     baseline_speed: SpeedRatio | None = None
-    """The same beside the baseline."""
+    """Speed of the export as a multiple of the baseline's; None without one, or where they were not timed in turns."""
 
     @property
     def speedup(self) -> float | None:
-        """How many times as fast as the model itself the export is, without the interval."""
+        """Speed of the export as a multiple of the model's, without the interval."""
         return self.speed.times if self.speed else None
 
     @property
     def grown(self) -> str:
-        """Why a compressed model's export is larger than the model, in words; empty where it is not."""
+        """Reason why a compressed model's export is larger than the model, in words; empty where it is not."""
         if self.coded_bytes is None or self.bytes <= self.coded_bytes:
             return ""
         why = f"larger than the compressed model ({self.coded_bytes:,} bytes)"
@@ -93,7 +93,7 @@ class Export:
         return f"{why}: this format holds each weight in 8 bits, zeros too; only model.fnet keeps the coded size"
 
     def facts(self) -> dict[str, Any]:
-        """Return all of it as plain data on one level."""
+        """Return all fields as flat plain data."""
         facts: dict[str, Any] = to_mapping(self)
         ratios = {name: facts.pop(name) or {} for name in ("speed", "baseline_speed")}
         told = {f"{name}up": ratio.get("times") for name, ratio in ratios.items()}
@@ -113,13 +113,13 @@ def export(
     data_root: str | Path | None = None,
     license: str = UNSTATED,  # noqa: A002 - what it is called everywhere
 ) -> Export:
-    """Write a trained model as a file of the format `to` that its runtime answers with as the model does.
+    """Write a trained model as a file of the format `to`, which predicts as the model does.
 
     Parameters
     ----------
     model, to, out
         A trained model; a name of `falconet.exporters.targets.TARGETS`; a path with the format's ending, or a folder
-        for `triton`. What stands there is replaced.
+        for `triton`. Existing files are replaced.
     preprocessing
         Whether the file takes raw samples and gives probabilities; else it is the bare network, from normalized input
         to logits.
@@ -130,9 +130,9 @@ def export(
     source, data_root
         Samples to compare on, as `falconet.evaluate` takes them; the validation split of the model's own data if None.
     license
-        What the file says of its license, such as an SPDX identifier.
+        License that the file states, such as an SPDX identifier.
 
-    The file is made and asked in a temporary folder; it gets its name only if it passes. Raises UnknownNameError,
+    The file is made and checked in a temporary folder; it gets its name only if it passes. Raises UnknownNameError,
     MissingExtraError, ConfigError and StorageError for what was asked, RunExistsError where another process writes the
     same file, ExportError for a network that the format cannot hold or an export that does not pass, DataError where
     samples are needed and there are none.
@@ -141,21 +141,23 @@ def export(
     target, out = find_target(to), Path(out)
     check_export_path(to, out)
     if not 0 <= max_drop <= 100:
-        raise ConfigError(f"--max-drop: wanted points of accuracy from 0 to 100, found {max_drop:g}")
+        raise ConfigError(f"max_drop: wanted points of accuracy from 0 to 100, found {max_drop:g}")
     artifact = open_artifact(model)
     held_out = find_held_out(artifact, source, data_root, exact=target.exact)
     calibrating, evaluating = split_held_out(limit_sides(held_out, artifact, target), exact=target.exact)
-    name = name_model(artifact, model)
+    name = _name_model(artifact, model)
     # Exports into one folder do not get into each other's way; those to one file do, or of one name for Triton.
     home, file = (out.parent, out.name) if target.suffix else (out / name, "")
     with hold(home, name=file), scratch() as folder:
         place, rest = folder / "export", folder / "scratch"
         place.mkdir()
         rest.mkdir()
-        traced = make_traced(artifact, rest, preprocessing=preprocessing, most=target.most, license_name=license)
+        traced = make_traced(
+            artifact, rest, preprocessing=preprocessing, max_sizes=target.max_sizes, license_name=license
+        )
         traced = replace(traced, name=name)
         written = write(traced, artifact, target, place / out.name if target.suffix else place, calibrating.samples)
-        parity, timed = verify(artifact, target, written, evaluating, max_drop)
+        parity, timed = _verify(artifact, target, written, evaluating, max_drop)
         files = _publish(place if target.suffix else place / name, home, file)
     files = files if target.suffix else {f"{name}/{part}": size for part, size in files.items()}
     coded = None if artifact.coded is None else len(artifact.coded)
@@ -177,13 +179,13 @@ def export(
 
 
 def write(traced: TracedModel, artifact: Artifact, target: Target, path: Path, calibrating: Samples) -> Written:
-    """Write a traced model, with the tokenizer of one of texts beside it. Raises ExportError where that cannot be."""
+    """Write a traced model, with the tokenizer of a text model beside it. Raises ExportError where that fails."""
     prepare = choose_preprocess(artifact, traced.metadata, artifact.tokenizer)
     module, _, function = target.writer.partition(":")
     with quiet():
-        writer: Writer = getattr(importlib.import_module(module), function)
+        writer: _Writer = getattr(importlib.import_module(module), function)
     try:
-        written = writer(replace(traced, calibration=prepare_readable(calibrating, prepare)), path)
+        written = writer(replace(traced, calibration=_prepare_readable(calibrating, prepare)), path)
     except (FalconetError, OSError):
         raise
     except Exception as error:  # Libraries of other formats raise what they like.
@@ -194,28 +196,28 @@ def write(traced: TracedModel, artifact: Artifact, target: Target, path: Path, c
     return written
 
 
-def verify(
+def _verify(
     artifact: Artifact, target: Target, written: Written, held_out: HeldOut, max_drop: float
 ) -> tuple[Parity, list[Latency]]:
-    """Compare what was written with the model, and time both. Raises ExportError where it answers otherwise."""
+    """Compare an export with the model, and time both. Raises ExportError where their predictions differ."""
     session = open_session(target.runtime, written.main)
     prepare = choose_preprocess(artifact, session.metadata, read_tokenizer(written.main, session.metadata))
     check_tokens(artifact, prepare, held_out.samples)
     parity = compare_with_export(artifact, session, prepare, held_out)
     check_parity(parity, target, max_drop)
-    return parity, time_beside(artifact, target, written, prepare, held_out.samples)
+    return parity, _time_beside(artifact, target, written, prepare, held_out.samples)
 
 
 def choose_preprocess(artifact: Artifact, metadata: Metadata, tokenizer: str | None) -> Prepare:
-    """Return what turns a raw sample into what a file takes; bare networks take what the model's own takes."""
+    """Return the function from a raw sample to a file's input; that of a bare network is the model's own."""
     if metadata.preprocessing:
         return make_preprocess(metadata, tokenizer)
     preprocess = artifact.preprocess
     return lambda sample: np.ascontiguousarray(preprocess.normalize(preprocess.prepare([sample]))[0].numpy())
 
 
-def prepare_readable(samples: Samples, prepare: Prepare) -> Iterator[np.ndarray]:
-    """Yield what a file takes of each sample that can be read."""
+def _prepare_readable(samples: Samples, prepare: Prepare) -> Iterator[np.ndarray]:
+    """Yield a file's input for each sample that can be read."""
     for sample in read_all(samples):
         try:
             yield prepare(sample)
@@ -223,7 +225,7 @@ def prepare_readable(samples: Samples, prepare: Prepare) -> Iterator[np.ndarray]
             continue
 
 
-def name_model(artifact: Artifact, model: AnyModel) -> str:
+def _name_model(artifact: Artifact, model: AnyModel) -> str:
     """Return the name of a model's folder, or of its data and architecture, in letters, digits, - and _."""
     config = artifact.config
     own = f"{Path(config.provenance.data.source).stem}-{config.architecture}"
@@ -231,14 +233,14 @@ def name_model(artifact: Artifact, model: AnyModel) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")
 
 
-def time_beside(
+def _time_beside(
     artifact: Artifact, target: Target, written: Written, prepare: Prepare, samples: Samples
 ) -> list[Latency]:
-    """Return how long one sample's answer takes: by the model, the export, and the baseline if any, in turns."""
+    """Return the latencies of one sample: of the model, the export, and the baseline if any, timed in turns."""
     raw = next(read_all(samples))
 
     def ask(session: Session) -> np.ndarray:
-        return session.ask(trim(prepare(raw)[None], session.metadata))
+        return session.run(trim(prepare(raw)[None], session.metadata))
 
     paths = [path for path in (written.main, written.baseline) if path is not None]
     with pinned_threads(1), torch.inference_mode():

@@ -1,4 +1,4 @@
-"""The whole way from raw samples to probabilities as one module that can be traced: what every format holds."""
+"""One traceable module from raw samples to probabilities, which every format holds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from falconet.tasks import Task, task_of
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """A module with what must be known to trace it."""
+    """A module with all that is needed to trace it."""
 
     module: nn.Module
     input: str
@@ -28,13 +28,13 @@ class Graph:
     """Name of its only output."""
     example: Tensor
     axes: Mapping[int, str]
-    """Dimensions of the input that are not fixed, and their names."""
+    """Names of the input's dimensions that are not fixed."""
     length: tuple[int, int] | None
-    """The dimension of `axes` that counts tokens or steps, and how many there are at most."""
+    """Dimension of `axes` that counts tokens or steps, and the most of them; None: there is no such dimension."""
 
 
 class InferenceModule(nn.Module):
-    """Raw samples to the model's answers: of a classifier probabilities."""
+    """Module from raw samples to the model's outputs: class probabilities of a classifier."""
 
     def __init__(self, preprocess: nn.Module, network: nn.Module, temperature: float, task: Task) -> None:
         super().__init__()
@@ -49,36 +49,35 @@ class InferenceModule(nn.Module):
 
 
 def make_graph(artifact: Artifact, *, preprocessing: bool = True) -> Graph:
-    """Return what is exported: the way from raw samples to probabilities, or without `preprocessing` the bare network.
+    """Return the graph to export: from raw samples to probabilities, or without `preprocessing` the bare network.
 
-    Raw images are uint8, or uint16 for models of deep ones, of any height, width, and 1 or 3 channels last; series
-    float32 as `fit_series` returns them; texts are token numbers. The bare network takes normalized input and answers
-    logits.
+    Raw images are uint8 or uint16, of any height, width, and 1 or 3 channels last; series float32 as
+    `pad_or_resample` returns them; texts are token numbers. The bare network takes normalized input and returns logits.
     """
     spec, network = artifact.config.input, copy.deepcopy(artifact.model)
     network.to(memory_format=torch.contiguous_format)
     if not preprocessing:
         example = modality_of(spec).make_blank(2, *spec.shape)
-        axes, length = name_axes(spec, network, spec.shape[-1], preprocessing=False)
+        axes, length = _name_axes(spec, network, spec.shape[-1], preprocessing=False)
         return Graph(network, "input", "logits", example, axes, length)
     adapter = ADAPTERS[spec.kind]
     example = adapter.make_example(spec)
-    axes, length = name_axes(spec, network, example.shape[-1], preprocessing=True)
+    axes, length = _name_axes(spec, network, example.shape[-1], preprocessing=True)
     preprocess = adapter.make_preprocess(spec)
-    keep_buffers(preprocess)
+    _keep_buffers(preprocess)
     temperature, task = artifact.config.calibration_temperature, task_of(artifact.config.output)
     module = InferenceModule(preprocess, network, temperature, task).eval()
     return Graph(module, adapter.input, "probabilities", example, axes, length)
 
 
-def keep_buffers(module: nn.Module) -> None:
+def _keep_buffers(module: nn.Module) -> None:
     """Let buffers that follow from the InputSpec be saved all the same: ExecuTorch's compiler stumbles over others."""
     for layer in module.modules():
         for name, buffer in layer.named_buffers(recurse=False):
             layer.register_buffer(name, buffer, persistent=True)
 
 
-def name_axes(
+def _name_axes(
     spec: InputSpec, network: nn.Module, longest: int, *, preprocessing: bool
 ) -> tuple[dict[int, str], tuple[int, int] | None]:
     """Return the dimensions that are not fixed, with names, and which of them counts steps, with their most.

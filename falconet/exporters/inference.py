@@ -1,4 +1,4 @@
-"""Raw samples to the answers of an exported file. Imports no torch."""
+"""Predictions of an exported file from raw samples. Imports no torch."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from falconet.predictions import Predictions, answer_inputs, check_top, collect,
 from falconet.storage import read_regular
 
 _BATCH = 32
-VALUES = 1 << 24
-"""Of all samples of a batch: large photos are asked about one by one."""
+_VALUES = 1 << 24
+"""Most values in all samples of a batch: large photos are predicted one by one."""
 
 
 def predict_exported(
@@ -39,7 +39,7 @@ def predict_exported(
     settings: Mapping[str, Any] | None = None,
     data_root: str | Path | None = None,
 ) -> Predictions:
-    """Return what an exported model answers, as `falconet.predict` does by the model itself.
+    """Return an exported model's predictions, as `falconet.predict` does with the model itself.
 
     Raises PathError for what does not exist, ExportError for a file that holds a bare network or is none of falconet's,
     DataError where not one sample can be read.
@@ -87,14 +87,14 @@ def infer_samples(
     Raises ExportError where the file, which lies at `path`, gives none.
     """
     reasons: dict[int, str] = {}
-    batches = infer_batches(session, read_prepared(samples, prepare, reasons))
+    batches = infer_batches(session, _read_prepared(samples, prepare, reasons))
     answers = np.concatenate([np.empty((0, len(session.metadata.output_spec.labels))), *batches])
     if not np.isfinite(answers).all():
         raise ExportError(f"{path}: wanted probabilities, found NaN: the file is damaged; export again")
     return answers, reasons
 
 
-def read_prepared(samples: Samples, prepare: Prepare, reasons: dict[int, str]) -> Iterator[np.ndarray]:
+def _read_prepared(samples: Samples, prepare: Prepare, reasons: dict[int, str]) -> Iterator[np.ndarray]:
     """Yield the samples that can be read as a file takes them; why others cannot is added to `reasons`."""
     for index in range(len(samples)):
         try:
@@ -104,28 +104,28 @@ def read_prepared(samples: Samples, prepare: Prepare, reasons: dict[int, str]) -
 
 
 def make_preprocess(metadata: Metadata, tokenizer: str | None) -> Prepare:
-    """Return what turns a raw sample into what an exported file takes; of images, only their type may differ."""
+    """Return the function from a raw sample to an exported file's input; of images, only the type may change."""
     return ADAPTERS[metadata.input.kind].open(metadata, tokenizer)
 
 
 def infer_batches(
     session: Session, inputs: Iterable[np.ndarray], size: int = _BATCH
 ) -> Iterator[Float[np.ndarray, "batch classes"]]:
-    """Yield the answers to prepared samples in order, asking for those of equal shape that follow one another at once.
+    """Yield the outputs for prepared samples in order, in batches of consecutive samples of equal shape.
 
-    Where a file takes sequences of any length, padding that all of a batch have is left out.
+    Where a file takes sequences of any length, padding common to all of a batch is left out.
     """
     metadata = session.metadata
     for shape, group in groupby(inputs, key=lambda array: array.shape):
-        most = max(1, min(size, metadata.batch or size, VALUES // math.prod(shape)))
+        most = max(1, min(size, metadata.batch or size, _VALUES // math.prod(shape)))
         while rows := list(islice(group, most)):
             yield infer(session, trim(np.stack(rows), metadata))
 
 
 def infer(session: Session, batch: np.ndarray) -> Float[np.ndarray, "batch classes"]:
-    """Return the answers to a batch. Raises ExportError where a file does not take or give what it says of itself."""
+    """Return the outputs for a batch. Raises ExportError where a file's inputs or outputs differ from its metadata."""
     try:
-        answers = session.ask(batch)
+        answers = session.run(batch)
     except Exception as error:  # Runtimes raise classes of their own, without a common base.
         raise ExportError(f"the exported file cannot answer: {' '.join(str(error).split())[:400]}") from error
     wanted = (len(batch), len(session.metadata.output_spec.labels))
@@ -147,7 +147,7 @@ def trim(batch: np.ndarray, metadata: Metadata) -> np.ndarray:
 
 
 def tokenizer_path(path: Path) -> Path:
-    """Return where the tokenizer of an exported model of texts lies."""
+    """Return the path of an exported text model's tokenizer."""
     return path.with_name(f"{path.stem}.tokenizer.json")
 
 

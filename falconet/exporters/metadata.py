@@ -1,4 +1,4 @@
-"""Metadata: what an exported file says of itself, whatever its format. Imports no torch."""
+"""Metadata of an exported file, the same in all formats. Imports no torch."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from falconet.spec import InputSpec, OutputSpec, upgrade_record
 
 _FORMAT_VERSION = 2
 METADATA_KEY = "falconet"
-"""Under which formats with named properties hold the metadata, as JSON."""
+"""Name of the property that holds the metadata, as JSON, in formats with named properties."""
 UNSTATED = "not stated"
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a user of an exported file must know."""
+    """Metadata that a user of an exported file needs."""
 
     architecture: str
     input: InputSpec
     output_spec: OutputSpec
-    """What its outputs mean: the names of classes in their order."""
+    """Meaning of the outputs: the names of classes in their order."""
     output: Literal["probabilities", "logits"]
-    """Of the whole way from raw samples, or of the bare network on normalized input."""
+    """Output: `probabilities` from raw samples, or `logits` of the bare network from normalized input."""
     versions: Mapping[str, Any]
-    """Of falconet and torch."""
+    """Versions of Python, falconet, torch, numpy and pillow that wrote the file."""
     data: str
     """Fingerprint of the data that the model was trained on."""
     license: str = UNSTATED
     batch: int | None = None
-    """Samples that are asked at once; None: as many as one likes."""
+    """Fixed number of samples in a batch; None: any number."""
     steps: tuple[int, int] | None = None
-    """Fewest and most tokens or steps of a sequence; None: images, or as many as `input` says and no others."""
+    """Fewest and most tokens or steps of a sequence; None: images, or exactly as many as `input` states."""
     sides: int | None = None
     """Most pixels of an image's height and width; None: there is no limit."""
     tokenizer_sha256: str | None = None
@@ -57,11 +57,11 @@ class Metadata:
         return self.output == "probabilities"
 
     def to_json(self) -> str:
-        """Return all of it on one line."""
+        """Return the metadata as one line of JSON."""
         return json.dumps(to_mapping(self), ensure_ascii=False)
 
     def to_properties(self) -> dict[str, str]:
-        """Return what a format with named properties holds: all of it, and again what people look for."""
+        """Return properties for a format with named ones: all metadata, and again those that people look for."""
         return {
             METADATA_KEY: self.to_json(),
             "labels": json.dumps(self.output_spec.labels, ensure_ascii=False),
@@ -71,7 +71,7 @@ class Metadata:
 
 
 def read_metadata(text: str | None, where: str) -> Metadata:
-    """Return what a file says of itself. Raises ExportError for a file that falconet did not write, or a newer one."""
+    """Return a file's metadata. Raises ExportError for a file that falconet did not write, or a newer one."""
     if text is None:
         raise ExportError(f"{where}: wanted a file that `falconet export` wrote, found one without its metadata")
     try:

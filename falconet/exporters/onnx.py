@@ -18,7 +18,7 @@ from falconet.exporters.programs import find_reason, quiet, refuse, trace_layer
 from falconet.exporters.tracing import TracedModel, Written
 
 SCOPES = "pkg.torch.onnx.name_scopes"
-"""What the converter says of each node that stays: the layer that it comes from."""
+"""Key of the property in which the converter names the layer that a node comes from."""
 
 
 def write_onnx(traced: TracedModel, path: Path) -> Written:
@@ -45,10 +45,10 @@ def convert(program: ExportedProgram, graph: Graph) -> onnx.ModelProto:
                 program, dynamo=True, verbose=False, input_names=[graph.input], output_names=[graph.output]
             )
     except Exception as error:  # The converter raises what it likes.
-        raise refuse(graph, error, convert_layer) from error
+        raise refuse(graph, error, _convert_layer) from error
     assert made is not None
     model: onnx.ModelProto = made.model_proto
-    name_dimensions(model, graph.axes)
+    _name_dimensions(model, graph.axes)
     for part in list_parts(model):
         # Files, lines and settings of the machine that converted it; whoever gets the file has no use for them.
         scopes = [entry for entry in part.metadata_props if entry.key == SCOPES]
@@ -59,7 +59,7 @@ def convert(program: ExportedProgram, graph: Graph) -> onnx.ModelProto:
 
 
 def list_parts(model: onnx.ModelProto) -> Iterator[Any]:
-    """Yield all that may have notes of its own: graphs, functions, and what they hold, at any depth."""
+    """Yield all parts that may have metadata of their own: graphs, functions, and their contents, at any depth."""
     graphs = [model.graph]
     holders: list[Any] = list(model.functions)
     while graphs or holders:
@@ -74,14 +74,14 @@ def list_parts(model: onnx.ModelProto) -> Iterator[Any]:
             graphs += [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
 
 
-def convert_layer(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+def _convert_layer(module: nn.Module, inputs: tuple[Any, ...]) -> None:
     """Try to convert one layer of a network."""
     program = trace_layer(module, inputs)
     with quiet():
         torch.onnx.export(program, dynamo=True, verbose=False)
 
 
-def name_dimensions(model: onnx.ModelProto, axes: Mapping[int, str]) -> None:
+def _name_dimensions(model: onnx.ModelProto, axes: Mapping[int, str]) -> None:
     """Call the free dimensions of the graph by their names instead of the tracer's symbols."""
     dimensions = model.graph.input[0].type.tensor_type.shape.dim
     names = {dimensions[axis].dim_param: name for axis, name in axes.items()}

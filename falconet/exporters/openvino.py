@@ -15,7 +15,7 @@ def write_openvino(traced: TracedModel, path: Path) -> Written:
     """Write both files, by way of ONNX, weights in single precision. Raises ExportError as `write_onnx` does."""
     passage = traced.scratch / "passage.onnx"
     write_onnx(traced, passage)
-    # Not convert_model, which tells its makers over the network that it was called.
+    # Not convert_model, which sends telemetry.
     model = openvino.Core().read_model(passage)
     for name, value in traced.metadata.to_properties().items():
         model.set_rt_info(value, [METADATA_KEY, "metadata" if name == METADATA_KEY else name])

@@ -1,4 +1,4 @@
-"""The gate: does an export answer as the model did, on samples that the model was not trained on?"""
+"""Parity check: whether an export predicts as the model does, on samples that it was not trained on."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from falconet import metrics
 from falconet.artifact import Artifact
 from falconet.data import Samples
 from falconet.data.dataset import match_labels
-from falconet.data.files import fit_recordings
+from falconet.data.files import adapt_samples
 from falconet.errors import DataError, ExportError, FalconetError, MissingExtraError
 from falconet.evaluation import predict_logits
-from falconet.evaluation.answers import scale_logits
 from falconet.evaluation.evaluation import AnySource, find_split
+from falconet.evaluation.logits import scale_logits
 from falconet.exporters.adapters import ADAPTERS, Prepare
 from falconet.exporters.inference import infer_batches
 from falconet.exporters.runtimes import Session
@@ -27,24 +27,24 @@ from falconet.exporters.targets import Target
 from falconet.modalities import modality_of
 
 _TOLERANCE = 1e-4
-"""Largest difference of a probability that counts as the same answer."""
-COMPARED = 256
+"""Largest allowed difference of a probability in exact formats."""
+_COMPARED = 256
 """Samples on which exact formats are compared."""
-LOGIT_TOLERANCE = 1e-4
-"""The same for logits, as a fraction of the largest one."""
-LOGIT_NOISE = 0.25
-"""Root mean square of what integers may change logits by, as a fraction of the logits' own; each may differ more."""
+_LOGIT_TOLERANCE = 1e-4
+"""Largest allowed difference of a logit in exact formats, as a fraction of the largest logit."""
+_LOGIT_NOISE = 0.25
+"""Largest allowed root mean square of integers' changes of logits, as a fraction of the logits' own."""
 _EVALUATED = 2000
-"""Samples at most on which the accuracy of integers is weighed."""
-NEAR = 1e-6
-"""A drop so near to what is allowed takes more samples than there are to tell them apart."""
-MIN_EVALUATED = 30
-"""Samples without which nothing is said about integers."""
-MIN_AGREEMENT = 0.9
-"""Fraction of the samples that integers must answer as the model does, right or wrong, unless more may be lost."""
+"""Most samples on which the accuracy of integers is evaluated."""
+_NEAR = 1e-6
+"""Difference between a drop and its limit that no available number of samples can show."""
+_MIN_EVALUATED = 30
+"""Fewest samples on which integers can be evaluated."""
+_MIN_AGREEMENT = 0.9
+"""Least fraction of samples on which integers must predict the model's class, unless `max_drop` allows less."""
 CALIBRATED = 200
-"""Samples at most by which ranges of integers are chosen; never those that are evaluated."""
-MADE_UP = 32
+"""Most samples by which ranges of integers are calibrated; never those that are evaluated."""
+_MADE_UP = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,36 +53,36 @@ class HeldOut:
 
     samples: Samples
     labels: Int64[np.ndarray, " samples"] | None
-    """As positions in the model's own; None: made-up samples have none."""
+    """Indices in the model's own labels; None: random samples have none."""
     description: str
 
     def part(self, indices: Int64[np.ndarray, " kept"]) -> HeldOut:
-        """Return some of them."""
+        """Return the samples at these indices."""
         labels = None if self.labels is None else self.labels[indices]
         return HeldOut(self.samples.take(indices), labels, self.description)
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How an export's answers differ from the model's; fractions of 0 to 1."""
+    """Differences between an export's predictions and the model's; fractions of 0 to 1."""
 
     n: int
     samples: str
-    """Which ones."""
+    """Description of the samples."""
     max_abs_difference: float
-    """Of any probability."""
+    """Largest difference of any probability."""
     agreement: float
-    """Fraction of the samples with the same answer."""
+    """Fraction of the samples with the same predicted class."""
     logit_difference: float | None = None
-    """Of any logit, as a fraction of the largest one; None where the export gives probabilities."""
+    """Largest difference of any logit, as a fraction of the largest one; None where the export gives probabilities."""
     logit_noise: float | None = None
-    """Root mean square of all logits' differences, as a fraction of the logits' own; None as before."""
+    """Root mean square of all logits' differences, as a fraction of the logits' own; None likewise."""
     accuracy_before: float | None = None
-    """None for samples without labels; so are the next three."""
+    """Accuracy of the model; this and the next three fields are None for samples without labels."""
     accuracy_after: float | None = None
     accuracy_drop: float | None = None
     accuracy_drop_ci: tuple[float, float] | None = None
-    """95%; see `metrics.paired_interval`."""
+    """95% interval of the drop; see `metrics.paired_interval`."""
 
 
 def find_held_out(
@@ -90,11 +90,11 @@ def find_held_out(
 ) -> HeldOut:
     """Return the validation samples of a model's own data, or of `source`, or all of a source without such a split.
 
-    Where a model's own data cannot be read, exact formats are compared on made-up samples. Raises what reading `source`
+    Where a model's own data cannot be read, exact formats are compared on random samples. Raises what reading `source`
     raises, and DataError where labels are needed and there are none.
     """
     try:
-        return read_held_out(artifact, source, data_root)
+        return _read_held_out(artifact, source, data_root)
     except MissingExtraError:
         raise
     except FalconetError as error:
@@ -106,7 +106,7 @@ def find_held_out(
         return draw_random_samples(artifact, str(error))
 
 
-def read_held_out(artifact: Artifact, source: AnySource | None, data_root: str | Path | None) -> HeldOut:
+def _read_held_out(artifact: Artifact, source: AnySource | None, data_root: str | Path | None) -> HeldOut:
     """Return validation samples in an order that a fixed seed has mixed."""
     own = artifact.config.provenance.data.source
     if source is None and not own:
@@ -127,20 +127,20 @@ def read_held_out(artifact: Artifact, source: AnySource | None, data_root: str |
     labels = match_labels(split, dataset.classes, artifact.config.output.labels)
     words = "validation samples" if name == "val" else "samples"
     order = np.random.default_rng(0).permutation(len(split))
-    return HeldOut(fit_recordings(split.samples, spec), labels, f"{words} of {dataset.source}").part(order)
+    return HeldOut(adapt_samples(split.samples, spec), labels, f"{words} of {dataset.source}").part(order)
 
 
 def draw_random_samples(artifact: Artifact, reason: str) -> HeldOut:
     """Return random samples of the kind that a model takes."""
     generator, spec = np.random.default_rng(0), artifact.config.input
-    names = np.array([f"made-up[{index}]" for index in range(MADE_UP)])
-    samples = ADAPTERS[spec.kind].make_up(spec, names, generator)
+    names = np.array([f"made-up[{index}]" for index in range(_MADE_UP)])
+    samples = ADAPTERS[spec.kind].make_random(spec, names, generator)
     return HeldOut(samples, None, f"made-up samples, as the model's own cannot be read ({reason})")
 
 
 def limit_sides(held_out: HeldOut, artifact: Artifact, target: Target) -> HeldOut:
-    """Return samples that a format takes: the model and its export are asked about the same ones."""
-    sides = target.most.get("height")
+    """Return samples no larger than a format takes, so that the model and its export get the same ones."""
+    sides = target.max_sizes.get("height")
     thin = ADAPTERS[artifact.config.input.kind].thin
     return replace(held_out, samples=thin(held_out.samples, sides)) if sides else held_out
 
@@ -149,7 +149,7 @@ def split_held_out(held_out: HeldOut, *, exact: bool) -> tuple[HeldOut, HeldOut]
     """Return the samples to calibrate by, and those to evaluate on. Raises DataError for fewer than two."""
     count = len(held_out.samples)
     if exact:
-        return held_out.part(np.arange(0)), held_out.part(np.arange(min(count, COMPARED)))
+        return held_out.part(np.arange(0)), held_out.part(np.arange(min(count, _COMPARED)))
     if count < 2:
         raise DataError(f"wanted 2 samples or more, some to choose ranges by and some to evaluate, found {count}")
     chosen = min(CALIBRATED, count // 2)
@@ -157,9 +157,9 @@ def split_held_out(held_out: HeldOut, *, exact: bool) -> tuple[HeldOut, HeldOut]
 
 
 def compare_with_export(artifact: Artifact, session: Session, prepare: Prepare, held_out: HeldOut) -> Parity:
-    """Ask the model and its export about the same raw samples, in batches and one alone.
+    """Compare the outputs of the model and its export for the same raw samples, in batches and one alone.
 
-    Raises DataError where none can be read, ExportError for a model that answers with NaN.
+    Raises DataError where none can be read, ExportError for a model whose output is NaN.
     """
     logits, lost = predict_logits(artifact, held_out.samples)
     read = [index for index in range(len(held_out.samples)) if index not in lost]
@@ -170,12 +170,12 @@ def compare_with_export(artifact: Artifact, session: Session, prepare: Prepare, 
     wanted = metrics.softmax(logits)
     preprocessing = session.metadata.preprocessing
     inputs = (prepare(held_out.samples.read(index)) for index in read)
-    alone = session.ask(prepare(held_out.samples.read(read[0]))[None])
+    alone = session.run(prepare(held_out.samples.read(read[0]))[None])
     answers = np.concatenate([*infer_batches(session, inputs), alone])
     # Bare networks leave the temperature, and what follows from it, to whoever asks.
     scaled = scale_logits(answers, artifact.config.calibration_temperature) if not preprocessing else answers
     found = metrics.softmax(scaled) if not preprocessing else answers
-    difference = find_difference(found, wanted)
+    difference = _find_difference(found, wanted)
     labels = None if held_out.labels is None else held_out.labels[read]
     parity = measure_parity(found[:-1], wanted, labels, difference, held_out.description)
     if preprocessing:
@@ -183,13 +183,13 @@ def compare_with_export(artifact: Artifact, session: Session, prepare: Prepare, 
     # Probabilities alone would let pass what is added to all logits of a sample.
     return replace(
         parity,
-        logit_difference=find_difference(scaled, logits) / float(np.abs(logits).max() or 1.0),
+        logit_difference=_find_difference(scaled, logits) / float(np.abs(logits).max() or 1.0),
         logit_noise=float(np.linalg.norm(scaled[:-1] - logits) / (np.linalg.norm(logits) or 1.0)),
     )
 
 
-def find_difference(found: Float[np.ndarray, "asked classes"], wanted: Float[np.ndarray, "samples classes"]) -> float:
-    """Return the largest difference of answers to all samples, and to the first one once more, alone."""
+def _find_difference(found: Float[np.ndarray, "asked classes"], wanted: Float[np.ndarray, "samples classes"]) -> float:
+    """Return the largest difference of outputs for all samples, and for the first one once more, alone."""
     return float(np.abs(found - np.concatenate([wanted, wanted[:1]])).max())
 
 
@@ -247,10 +247,10 @@ def read_all(samples: Samples) -> Iterator[Any]:
 
 
 def check_parity(parity: Parity, target: Target, max_drop: float) -> None:
-    """Raise ExportError unless an export answers as the model does.
+    """Raise ExportError unless an export predicts as the model does.
 
-    Of integers, at most `max_drop` points of accuracy may be lost, with 97.5% confidence, and bare networks' logits may
-    differ by LOGIT_NOISE; 100 allows whatever comes.
+    Integers may lose at most `max_drop` points of accuracy, with 97.5% confidence, and logits of bare networks may
+    differ by _LOGIT_NOISE; 100 allows anything.
     """
     if not np.isfinite(parity.max_abs_difference):
         raise ExportError(f"wanted probabilities, found NaN in the export's answers to {parity.samples}")
@@ -260,37 +260,37 @@ def check_parity(parity: Parity, target: Target, max_drop: float) -> None:
                 f"wanted the model's own probabilities within {_TOLERANCE:g} on {parity.n} {parity.samples}, found a "
                 f"difference of {parity.max_abs_difference:.2g}; nothing is written"
             )
-        if parity.logit_difference is not None and parity.logit_difference > LOGIT_TOLERANCE:
+        if parity.logit_difference is not None and parity.logit_difference > _LOGIT_TOLERANCE:
             raise ExportError(
-                f"wanted the model's own logits within {LOGIT_TOLERANCE:g} of the largest on {parity.n} "
+                f"wanted the model's own logits within {_LOGIT_TOLERANCE:g} of the largest on {parity.n} "
                 f"{parity.samples}, found a difference of {parity.logit_difference:.2g} of it; nothing is written"
             )
         return
     if max_drop < 100:
-        check_integers(parity, max_drop)
+        _check_integers(parity, max_drop)
 
 
-def check_integers(parity: Parity, max_drop: float) -> None:
-    """Raise ExportError unless so many points of accuracy at most are lost, for what the samples can tell.
+def _check_integers(parity: Parity, max_drop: float) -> None:
+    """Raise ExportError unless at most `max_drop` points of accuracy are lost, as far as the samples can show.
 
     Neither accuracy nor agreement would change if all of a sample's logits were shifted, or scaled.
     """
     assert parity.accuracy_drop is not None
     assert parity.accuracy_drop_ci is not None
-    if parity.n < MIN_EVALUATED:
+    if parity.n < _MIN_EVALUATED:
         raise ExportError(
-            f"wanted {MIN_EVALUATED} {parity.samples} or more to evaluate integers by, found {parity.n}: add "
-            f"{MIN_EVALUATED - parity.n} or more, or name others with --source; nothing is written"
+            f"wanted {_MIN_EVALUATED} {parity.samples} or more to evaluate integers by, found {parity.n}: add "
+            f"{_MIN_EVALUATED - parity.n} or more, or name others with --source; nothing is written"
         )
-    least = min(MIN_AGREEMENT, 1 - max_drop / 100)
+    least = min(_MIN_AGREEMENT, 1 - max_drop / 100)
     if parity.agreement < least:
         raise ExportError(
             f"wanted the model's own answers to {least:.0%} of {parity.n} {parity.samples}, found "
             f"{parity.agreement:.2%}; nothing is written; --to onnx answers as the model does"
         )
-    if parity.logit_noise is not None and parity.logit_noise > LOGIT_NOISE:
+    if parity.logit_noise is not None and parity.logit_noise > _LOGIT_NOISE:
         raise ExportError(
-            f"wanted logits that differ from the model's own by {LOGIT_NOISE:.0%} of them at most (root mean square) "
+            f"wanted logits that differ from the model's own by {_LOGIT_NOISE:.0%} of them at most (root mean square) "
             f"on {parity.n} {parity.samples}, found {parity.logit_noise:.0%}; nothing is written; --to onnx gives the "
             "model's own"
         )
@@ -299,11 +299,11 @@ def check_integers(parity: Parity, max_drop: float) -> None:
         raise ExportError(
             f"wanted at most {max_drop:g} points of accuracy lost, found {100 * parity.accuracy_drop:.2f} (95%: "
             f"{low:.2f} to {high:.2f}) on {parity.n} {parity.samples}; nothing is written; "
-            f"{find_remedy(parity, max_drop)}"
+            f"{_find_remedy(parity, max_drop)}"
         )
 
 
-def find_remedy(parity: Parity, max_drop: float) -> str:
+def _find_remedy(parity: Parity, max_drop: float) -> str:
     """Return what helps where the accuracy lost may be more than what is allowed."""
     wanted = count_wanted(parity, max_drop / 100)
     if wanted is None:
@@ -315,14 +315,13 @@ def find_remedy(parity: Parity, max_drop: float) -> str:
 
 
 def count_wanted(parity: Parity, limit: float) -> int | None:
-    """Return how many samples would show that no more than a fraction of `limit` is lost, if more were answered as
-    these.
+    """Return how many samples would show that at most `limit` of accuracy is lost, if more had these predictions.
 
-    None: however many would not, as more is lost.
+    None: no number of samples would, as more is lost.
     """
     drop = parity.accuracy_drop
     assert drop is not None
-    if drop > limit - NEAR:
+    if drop > limit - _NEAR:
         return None
     # Answers that differ and are both wrong count among the differing ones here: rather too many than too few.
     differing = max(1 - parity.agreement, abs(drop))

@@ -1,4 +1,4 @@
-"""Graphs traced by torch.export, from which every format is written, and which layer is to blame where none comes."""
+"""Graphs traced by torch.export, from which every format is written, and the layer to blame where tracing fails."""
 
 from __future__ import annotations
 
@@ -20,43 +20,45 @@ from falconet import interruption
 from falconet.errors import ExportError
 from falconet.exporters.graphs import Graph, InferenceModule
 
-CHATTY = ("torch.fx.experimental.symbolic_shapes", "torch._subclasses.fake_tensor", "torch.utils._pytree")
+_CHATTY = ("torch.fx.experimental.symbolic_shapes", "torch._subclasses.fake_tensor", "torch.utils._pytree")
 """Loggers that print pages about a layer that cannot be traced, before the error says so; the last one warns of how
 another library, which ExecuTorch brings, calls torch."""
-QUIET = RLock()
-"""Held while something is silenced."""
+_QUIET = RLock()
+"""Lock held while output is silenced."""
 Attempt = Callable[[nn.Module, tuple[Any, ...]], object]
-"""Tries to export a module on an example of its inputs; raises what it likes."""
+"""Function that tries to export a module on example inputs; it may raise any exception."""
 
 
-def trace(graph: Graph, most: Mapping[str, int]) -> ExportedProgram:
+def trace(graph: Graph, max_sizes: Mapping[str, int]) -> ExportedProgram:
     """Return a graph as torch.export sees it. Raises ExportError, which names the layer that cannot be traced.
 
-    `most` are bounds of dimensions by name, for formats that plan their memory beforehand; a batch of 1 is fixed.
+    `max_sizes` are bounds of dimensions by name, for formats that plan their memory beforehand; a batch of 1 is fixed.
     """
-    example = graph.example[:1] if most.get("batch") == 1 else graph.example
-    dimensions = {axis: bound_axis(graph, axis, most) for axis in graph.axes if most.get(graph.axes[axis]) != 1}
+    example = graph.example[:1] if max_sizes.get("batch") == 1 else graph.example
+    dimensions = {
+        axis: _bound_axis(graph, axis, max_sizes) for axis in graph.axes if max_sizes.get(graph.axes[axis]) != 1
+    }
     try:
         # An exception out of Python's callbacks would end the process where C++ called them.
         with interruption.deferred(), quiet():
             program = torch.export.export(graph.module, (example,), dynamic_shapes=(dimensions,), strict=False)
     except Exception as error:  # Layers raise what they like when they are traced.
         raise refuse(graph, error, trace_layer) from error
-    forget_places(program)
+    _forget_places(program)
     return program
 
 
-def forget_places(program: ExportedProgram) -> None:
-    """Remove from each node which line of which file on this machine it comes from: formats would tell it to all."""
+def _forget_places(program: ExportedProgram) -> None:
+    """Remove from each node which line of which file on this machine it comes from: formats would publish it."""
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, GraphModule) else ():
             node.meta.pop("stack_trace", None)
 
 
-def bound_axis(graph: Graph, axis: int, most: Mapping[str, int]) -> Any:
-    """Return what torch.export is told of a dimension: that it may be anything up to a bound, where there is one."""
+def _bound_axis(graph: Graph, axis: int, max_sizes: Mapping[str, int]) -> Any:
+    """Return torch.export's description of a dimension: any size, up to a bound where there is one."""
     longest = {graph.axes[graph.length[0]]: graph.length[1]} if graph.length else {}
-    bound = {**most, **longest, "channels": 3}.get(graph.axes[axis])
+    bound = {**max_sizes, **longest, "channels": 3}.get(graph.axes[axis])
     return Dim.DYNAMIC if bound is None else Dim.DYNAMIC(max=bound)
 
 
@@ -72,11 +74,11 @@ def find_steps(program: ExportedProgram, graph: Graph) -> tuple[int, int] | None
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what torch.export says beside raising it."""
-    loggers = [logging.getLogger(name) for name in CHATTY]
+    """Silence what torch.export prints besides raising it."""
+    loggers = [logging.getLogger(name) for name in _CHATTY]
     levels = [logger.level for logger in loggers]
     # Filters and levels are the whole process's: of two threads at once, one would keep the other's for good.
-    with QUIET, warnings.catch_warnings():
+    with _QUIET, warnings.catch_warnings():
         # Recurrent layers keep their weights in a list too, which torch reads while it traces them.
         warnings.filterwarnings("ignore", message="The tensor attributes .*_flat_weights", category=UserWarning)
         try:
@@ -104,21 +106,21 @@ def trace_layer(module: nn.Module, inputs: tuple[Any, ...]) -> ExportedProgram:
 
 def refuse(graph: Graph, error: Exception, attempt: Attempt) -> ExportError:
     """Return the error of a graph that cannot be exported, with the layer that is to blame and the reason."""
-    name, kind, reason = find_culprit(graph, error, attempt)
+    name, kind, reason = _find_culprit(graph, error, attempt)
     layer = f"the layer {name} ({kind})" if name else f"the network ({kind})"
     return ExportError(f"{layer} cannot be exported: {reason}; another target may know it")
 
 
-def find_culprit(graph: Graph, error: Exception, attempt: Attempt) -> tuple[str, str, str]:
+def _find_culprit(graph: Graph, error: Exception, attempt: Attempt) -> tuple[str, str, str]:
     """Return name and class of the innermost layer of a network that `attempt` fails on, and why."""
-    inputs = record_inputs(graph.module, graph.example)
+    inputs = _record_inputs(graph.module, graph.example)
     name, module = (
         ("network", graph.module.network) if isinstance(graph.module, InferenceModule) else ("", graph.module)
     )
     while True:
         for child, layer in module.named_children():
             inner = f"{name}.{child}" if name else child
-            found = try_layer(layer, inputs.get(inner), attempt)
+            found = _try_layer(layer, inputs.get(inner), attempt)
             if found is not None:
                 name, module, error = inner, layer, found
                 break
@@ -126,7 +128,7 @@ def find_culprit(graph: Graph, error: Exception, attempt: Attempt) -> tuple[str,
             return name.removeprefix("network").removeprefix("."), type(module).__name__, find_reason(error)
 
 
-def try_layer(layer: nn.Module, inputs: tuple[Any, ...] | None, attempt: Attempt) -> Exception | None:
+def _try_layer(layer: nn.Module, inputs: tuple[Any, ...] | None, attempt: Attempt) -> Exception | None:
     """Return what a layer raises when it is exported alone; None where it does not, or was never called."""
     if inputs is None:
         return None
@@ -137,7 +139,7 @@ def try_layer(layer: nn.Module, inputs: tuple[Any, ...] | None, attempt: Attempt
     return None
 
 
-def record_inputs(module: nn.Module, example: Tensor) -> dict[str, tuple[Any, ...]]:
+def _record_inputs(module: nn.Module, example: Tensor) -> dict[str, tuple[Any, ...]]:
     """Return what each layer is first called with, by its name."""
     inputs: dict[str, tuple[Any, ...]] = {}
     handles = [

@@ -18,16 +18,16 @@ from falconet.errors import ExportError
 from falconet.exporters.onnx import SCOPES, save_checked, write_onnx
 from falconet.exporters.tracing import TracedModel, Written
 
-WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
+_WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
 """Operators whose weights become integers."""
-CARRIED = frozenset({"Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Add", "Concat", "Mul", "Sigmoid"})
-"""Operators between them that go on with integers instead of turning them back."""
-SEQUENTIAL = frozenset({"Softmax", "LSTM", "GRU", "RNN"})
+_CARRIED = frozenset({"Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Add", "Concat", "Mul", "Sigmoid"})
+"""Operators between those with weights that compute with integers too."""
+_SEQUENTIAL = frozenset({"Softmax", "LSTM", "GRU", "RNN"})
 """Operators of attention and recurrent layers."""
 
 
 class _Calibration(CalibrationDataReader):  # type: ignore[misc]
-    """Hands samples out one by one, as the quantizer asks for them."""
+    """Hands samples to the quantizer one by one."""
 
     def __init__(self, name: str, inputs: Iterable[np.ndarray]) -> None:
         self.batches: Iterator[dict[str, np.ndarray]] = ({name: array[None]} for array in inputs)
@@ -41,12 +41,12 @@ def write_int8(traced: TracedModel, path: Path) -> Written:
 
     Preprocessing and the softmax stay in single precision, and so do attention, normalization and recurrent layers,
     for which there are no such operators. Weights take 7 bits: with 8, processors without instructions for dot products
-    of integers add two products up in 16 bits, which overflow, so that answers would depend on the machine. Raises
+    of integers add two products up in 16 bits, which overflow, so that results would depend on the machine. Raises
     ExportError where no layer is left.
     """
     baseline = traced.scratch / "baseline.onnx"
     write_onnx(traced, baseline)
-    nodes = choose_nodes(onnx.load(baseline).graph)
+    nodes = _choose_nodes(onnx.load(baseline).graph)
     if not nodes:
         raise ExportError(f"{traced.metadata.architecture} has no layer that could compute with integers")
     shaped = traced.scratch / "shaped.onnx"
@@ -67,24 +67,24 @@ def write_int8(traced: TracedModel, path: Path) -> Written:
     return Written(path, baseline)
 
 
-def choose_nodes(graph: onnx.GraphProto) -> list[str]:
+def _choose_nodes(graph: onnx.GraphProto) -> list[str]:
     """Return the names of the nodes that are to compute with integers: the network's own, with weights or between.
 
     What lies between stays in single precision in networks with attention or recurrent layers, and in those without
     convolutions, which gain nothing by it.
     """
-    nodes = [node for node in graph.node if not (is_preprocessing(node) or graph.output[0].name in node.output)]
+    nodes = [node for node in graph.node if not (_is_preprocessing(node) or graph.output[0].name in node.output)]
     kinds = {node.op_type for node in nodes}
-    carried = CARRIED if "Conv" in kinds and not kinds & SEQUENTIAL else frozenset()
+    carried = _CARRIED if "Conv" in kinds and not kinds & _SEQUENTIAL else frozenset()
     weights = {tensor.name for tensor in graph.initializer}
     return [
         node.name
         for node in nodes
-        if node.op_type in carried or (node.op_type in WEIGHTED and weights.intersection(node.input))
+        if node.op_type in carried or (node.op_type in _WEIGHTED and weights.intersection(node.input))
     ]
 
 
-def is_preprocessing(node: onnx.NodeProto) -> bool:
-    """Tell whether the converter made a node of what stands before the network."""
+def _is_preprocessing(node: onnx.NodeProto) -> bool:
+    """Tell whether a node belongs to the preprocessing before the network."""
     scopes = {entry.key: entry.value for entry in node.metadata_props}.get(SCOPES, "")
     return "'preprocess'" in scopes

@@ -1,4 +1,4 @@
-"""AnyImage: what scales images in a graph that knows their size only when it runs."""
+"""AnyImage: scaling of images in a graph that knows their size only when it runs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float32, Int64, UInt
 from torch import Tensor
 
-from falconet.data.preprocessing import WHITES, Placement, Preprocess, place_image, weigh_pixels
+from falconet.data.preprocessing import WHITES, ImagePreprocess, Placement, place_image, weigh_pixels
 
 
-class AnyImage(Preprocess):
-    """`Preprocess` for images whose size and channels are known only when the traced graph runs.
+class AnyImage(ImagePreprocess):
+    """`ImagePreprocess` for images whose size and channels are known only when the traced graph runs.
 
     Images are scaled by products of matrices that the graph computes, which every runtime does alike: OpenVINO has the
     antialiased operator of ONNX, but leaves the antialiasing out.
@@ -48,7 +48,7 @@ class AnyImage(Preprocess):
     def weigh(
         self, positions: Int64[Tensor, " found"], side: Placement, wanted: int
     ) -> Float32[Tensor, "wanted found"]:
-        """Return the fraction of each pixel of a line in each of the model's; those that are padding have none."""
+        """Return the weight of each pixel of a line in each of the model's pixels; padding has none."""
         places = torch.arange(wanted) + side.start
         if self.spec.resize_mode != "pad":
             return weigh_pixels(positions, places, side)

@@ -1,4 +1,4 @@
-"""Exported files, opened and asked by their own runtimes. Torch is imported only for files that are torch's own."""
+"""Exported files, opened and run by their own runtimes. Torch is imported only for files that are torch's own."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from falconet.storage import settle
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """An exported file that is ready to answer."""
+    """An exported file that is ready for inference."""
 
     metadata: Metadata
-    ask: Callable[[np.ndarray], np.ndarray]
-    """A batch of inputs, as the file takes them, to its outputs of shape (batch, classes)."""
+    run: Callable[[np.ndarray], np.ndarray]
+    """Returns the outputs, of shape (batch, classes), for a batch of the file's inputs."""
 
 
 def open_session(runtime: Runtime, path: Path, *, threads: int = 1) -> Session:
@@ -36,7 +36,7 @@ def open_session(runtime: Runtime, path: Path, *, threads: int = 1) -> Session:
     if not path.is_file():
         raise PathError(f"no such file: {path}")
     try:
-        return OPENERS[runtime](path, threads)
+        return _OPENERS[runtime](path, threads)
     except (ExportError, MissingExtraError):
         raise
     except Exception as error:  # Runtimes raise classes of their own, without a common base.
@@ -44,7 +44,7 @@ def open_session(runtime: Runtime, path: Path, *, threads: int = 1) -> Session:
         raise ExportError(f"{path}: {runtime} cannot read it: {reason}") from error
 
 
-def open_onnx(path: Path, threads: int) -> Session:
+def _open_onnx(path: Path, threads: int) -> Session:
     """Open a file by onnxruntime, on the processor."""
     try:
         import onnxruntime
@@ -60,7 +60,7 @@ def open_onnx(path: Path, threads: int) -> Session:
     return Session(metadata, lambda batch: np.asarray(session.run(None, {name: batch})[0]))
 
 
-def open_openvino(path: Path, threads: int) -> Session:
+def _open_openvino(path: Path, threads: int) -> Session:
     """Open a file by OpenVINO, on the processor, in single precision even where the processor has a faster one."""
     try:
         import openvino
@@ -82,7 +82,7 @@ def open_openvino(path: Path, threads: int) -> Session:
     return Session(metadata, lambda batch: np.array(request.infer([batch])[0]))
 
 
-def open_program(path: Path, threads: int) -> Session:
+def _open_program(path: Path, threads: int) -> Session:
     """Open a file by torch.export."""
     import torch
 
@@ -90,15 +90,15 @@ def open_program(path: Path, threads: int) -> Session:
     module = torch.export.load(path, extra_files=extra).module()
     metadata = read_metadata(extra[METADATA_KEY] or None, str(path))
 
-    def ask(batch: np.ndarray) -> np.ndarray:
+    def run(batch: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             answers: np.ndarray = module(torch.from_numpy(batch)).numpy()
         return answers
 
-    return Session(metadata, ask)
+    return Session(metadata, run)
 
 
-def open_executorch(path: Path, threads: int) -> Session:
+def _open_executorch(path: Path, threads: int) -> Session:
     """Open a file by ExecuTorch."""
     try:
         with warnings.catch_warnings():
@@ -114,16 +114,16 @@ def open_executorch(path: Path, threads: int) -> Session:
     metadata = read_metadata(record, str(path))
     method = program.load_method("forward")
 
-    def ask(batch: np.ndarray) -> np.ndarray:
+    def run(batch: np.ndarray) -> np.ndarray:
         answers: np.ndarray = method.execute([torch.from_numpy(batch)])[0].numpy()
         return answers.copy()
 
-    return Session(metadata, ask)
+    return Session(metadata, run)
 
 
-OPENERS: dict[Runtime, Callable[[Path, int], Session]] = {
-    "onnxruntime": open_onnx,
-    "openvino": open_openvino,
-    "torch": open_program,
-    "executorch": open_executorch,
+_OPENERS: dict[Runtime, Callable[[Path, int], Session]] = {
+    "onnxruntime": _open_onnx,
+    "openvino": _open_openvino,
+    "torch": _open_program,
+    "executorch": _open_executorch,
 }

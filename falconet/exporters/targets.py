@@ -17,47 +17,48 @@ Runtime = Literal["onnxruntime", "openvino", "executorch", "torch"]
 
 @dataclass(frozen=True)
 class Target:
-    """One line of the table."""
+    """One export format: a row of TARGETS."""
 
     writer: str
-    """`module:function`; the function writes a `Draft` to a path whose folder exists, and returns `Written`."""
+    """`module:function`; the function writes a `TracedModel` to a path whose folder exists, and returns `Written`."""
 
     runtime: Runtime
-    """What the export is run with, here and in the gate."""
+    """Runtime that the export is run with, here and in the parity check."""
 
     suffix: str
-    """How the name of the file ends; empty for a folder."""
+    """Suffix of the file's name; empty for a folder."""
 
     modules: tuple[str, ...] = ()
-    """Of other packages that are needed."""
+    """Modules of other packages that are needed."""
 
     extra: str = ""
-    """The optional dependencies that bring them."""
+    """Extra (optional dependencies) that installs `modules`; empty: none is needed."""
 
     exact: bool = True
-    """Whether probabilities are to be the model's own; False: integers, whose accuracy is weighed."""
+    """Whether probabilities must be the model's own; False: integers, whose loss of accuracy is limited."""
 
-    most: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
-    """Of dimensions by name, where the format plans its memory beforehand."""
+    max_sizes: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """Bounds of dimensions by name, where the format plans its memory beforehand."""
 
 
-MAX_PIXELS = 1024
-"""Of an image's sides where memory is planned beforehand: 25 MB for one in color, in single precision twice over."""
+_MAX_PIXELS = 1024
+"""Most pixels of an image's side where memory is planned beforehand: 25 MB for one in color, in single precision twice
+over."""
 MAX_DROP = 0.5
-"""Points of accuracy that integers may cost where nobody says more."""
-ONNX = ("onnx", "onnxscript", "onnxruntime")
+"""Points of accuracy that integers may cost by default."""
+_ONNX = ("onnx", "onnxscript", "onnxruntime")
 
 TARGETS: Mapping[str, Target] = MappingProxyType(
     {
-        "onnx": Target("falconet.exporters.onnx:write_onnx", "onnxruntime", ".onnx", ONNX, "export"),
+        "onnx": Target("falconet.exporters.onnx:write_onnx", "onnxruntime", ".onnx", _ONNX, "export"),
         "onnx-int8": Target(
-            "falconet.exporters.quantization:write_int8", "onnxruntime", ".onnx", ONNX, "export", exact=False
+            "falconet.exporters.quantization:write_int8", "onnxruntime", ".onnx", _ONNX, "export", exact=False
         ),
         "openvino": Target(
             "falconet.exporters.openvino:write_openvino",
             "openvino",
             ".xml",
-            (*ONNX, "openvino"),
+            (*_ONNX, "openvino"),
             "openvino",
         ),
         "executorch": Target(
@@ -66,16 +67,16 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
             ".pte",
             ("executorch",),
             "executorch",
-            most=MappingProxyType({"batch": 1, "height": MAX_PIXELS, "width": MAX_PIXELS}),
+            max_sizes=MappingProxyType({"batch": 1, "height": _MAX_PIXELS, "width": _MAX_PIXELS}),
         ),
         "torch": Target("falconet.exporters.torch:write_program", "torch", ".pt2"),
-        "triton": Target("falconet.exporters.triton:write_triton", "onnxruntime", "", ONNX, "export"),
+        "triton": Target("falconet.exporters.triton:write_triton", "onnxruntime", "", _ONNX, "export"),
     }
 )
 
 
 def find_target(name: str) -> Target:
-    """Return a line of the table. Raises UnknownNameError, and MissingExtraError without what it needs."""
+    """Return the target of a name. Raises UnknownNameError, and MissingExtraError without what it needs."""
     if name not in TARGETS:
         raise UnknownNameError("target", name, TARGETS)
     target = TARGETS[name]
@@ -93,13 +94,13 @@ def check_export_path(name: str, out: Path) -> None:
     """Raise ConfigError unless a path is named as a target's files are, StorageError where it could not be written."""
     suffix = TARGETS[name].suffix
     if suffix and out.is_dir():
-        raise ConfigError(f"--out: wanted a file name ending in {suffix}, found the folder {out}")
+        raise ConfigError(f"out: wanted a file name ending in {suffix}, found the folder {out}")
     if suffix and out.suffix != suffix:
-        raise ConfigError(f"--out: wanted a file name ending in {suffix}, found {out}")
+        raise ConfigError(f"out: wanted a file name ending in {suffix}, found {out}")
     if not suffix and out.is_file():
-        raise ConfigError(f"--out: wanted a folder, found the file {out}")
+        raise ConfigError(f"out: wanted a folder, found the file {out}")
     folder = next(parent for parent in (out.absolute(), *out.absolute().parents) if parent.is_dir() or parent.is_file())
     if suffix and folder == out.absolute():
         folder = folder.parent
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise StorageError(f"--out: cannot write {out}: {folder} is no folder that may be written to")
+        raise StorageError(f"out: cannot write {out}: {folder} is no folder that may be written to")

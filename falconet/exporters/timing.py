@@ -1,4 +1,4 @@
-"""How long each runtime takes for one network's answer, measured alike; for reports and comparisons."""
+"""Latencies of networks in each runtime, measured alike; for reports and comparisons."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from falconet.exporters.targets import TARGETS, Runtime, is_installed
 from falconet.latency import Latency, measure_latencies, measure_latency, pinned_threads
 from falconet.storage import scratch
 
-LOGGER = logging.getLogger(__name__)
+_LOGGER = logging.getLogger(__name__)
 _Call = Callable[[], object]
-"""Answers one sample."""
-QUICK = 0.5
-"""Seconds for the latency that every report has."""
-UNROLLED = 128
-"""Steps of recurrence that are exported just to be timed: 1,460 took 17 minutes."""
+"""Function that runs a network on one sample."""
+_QUICK = 0.5
+"""Seconds spent on the latency that every report has."""
+_UNROLLED = 128
+"""Most steps of recurrence that are exported just to be timed: 1,460 took 17 minutes."""
 
 
-def time_torch(artifact: Artifact, *, seconds: float = QUICK) -> Latency:
+def time_torch(artifact: Artifact, *, seconds: float = _QUICK) -> Latency:
     """Return the latency of one normalized sample in torch, on one thread of this machine, measured within `seconds`.
 
-    A network that takes longer than that answers once to warm up, and once more.
+    A network that takes longer than that is run once to warm up, and once more.
     """
     with pinned_threads(1), torch.inference_mode():
         return measure_latency(partial(artifact.model, artifact.make_blank()), seconds=seconds, least=1)
@@ -48,7 +48,7 @@ def time_runtimes(artifact: Artifact) -> dict[Runtime, Latency]:
 
 
 def time_together(artifacts: Sequence[Artifact]) -> list[dict[Runtime, Latency]]:
-    """Return the same for several networks.
+    """Return the latencies of several networks as `time_runtimes` does.
 
     All take turns, in all runtimes, so that `falconet.latency.compare_latencies` can tell any two apart.
     """
@@ -71,40 +71,40 @@ def find_fastest(latencies: Mapping[Runtime, Latency]) -> Runtime:
 
 
 def open_exported(artifact: Artifact, folder: Path) -> dict[Runtime, _Call]:
-    """Return what answers a sample by the bare network as ONNX, in each runtime that is installed and can run it.
+    """Return functions that run the bare network as ONNX on a sample, for each installed runtime that can run it.
 
-    What cannot be exported, or not run, is logged and left out, as reports tell of the runtimes that there are; any
+    What cannot be exported, or not run, is logged and left out, as reports list the runtimes that there are; any
     other error comes through.
     """
     if not is_installed(TARGETS["onnx"]):
         return {}
     path, name, found = folder / "network.onnx", artifact.config.architecture, dict[Runtime, _Call]()
-    unrolled = count_unrolled(artifact)
-    if unrolled > UNROLLED:
-        LOGGER.warning(
+    unrolled = _count_unrolled(artifact)
+    if unrolled > _UNROLLED:
+        _LOGGER.warning(
             "%s is timed in torch alone: an export would unroll %d steps of recurrence, for minutes (limit: %d)",
             name,
             unrolled,
-            UNROLLED,
+            _UNROLLED,
         )
         return {}
     folder.mkdir()
     try:
         write_network(artifact, path)
     except ExportError as error:
-        LOGGER.warning("%s is timed in torch alone: %s", name, error)
+        _LOGGER.warning("%s is timed in torch alone: %s", name, error)
         return {}
-    for runtime in list_runtimes():
+    for runtime in _list_runtimes():
         try:
-            found[runtime] = open_call(runtime, path, artifact)
+            found[runtime] = _open_call(runtime, path, artifact)
         except (ExportError, MissingExtraError) as error:
-            LOGGER.warning("%s is not timed in %s: %s", name, runtime, error)
+            _LOGGER.warning("%s is not timed in %s: %s", name, runtime, error)
     interruption.check()
     return found
 
 
 @torch.inference_mode()
-def count_unrolled(artifact: Artifact) -> int:
+def _count_unrolled(artifact: Artifact) -> int:
     """Return over how many steps recurrent layers go for a sample, of all layers and directions together."""
     total = 0
 
@@ -129,20 +129,20 @@ def describe_plan() -> str:
     """Return what `time_runtimes` is about to do, and for how long."""
     if not is_installed(TARGETS["onnx"]):
         return "no other runtime is installed: timing torch alone, some seconds"
-    names = " and ".join(list_runtimes())
+    names = " and ".join(_list_runtimes())
     return f"timing torch, {names}: an export, some ten seconds, up to some minutes for large networks"
 
 
-def list_runtimes() -> list[Runtime]:
-    """Return those that read ONNX and are installed."""
+def _list_runtimes() -> list[Runtime]:
+    """Return the runtimes that read ONNX and are installed."""
     return ["onnxruntime", *(("openvino",) if is_installed(TARGETS["openvino"]) else ())]
 
 
-def open_call(runtime: Runtime, path: Path, artifact: Artifact) -> _Call:
-    """Return what asks an exported network in a runtime, which has answered once. Raises ExportError."""
+def _open_call(runtime: Runtime, path: Path, artifact: Artifact) -> _Call:
+    """Return a function that runs an exported network in a runtime, after one warm-up call. Raises ExportError."""
     session, sample = open_session(runtime, path, threads=1), artifact.make_blank().numpy()
     infer(session, sample)
-    return partial(session.ask, sample)
+    return partial(session.run, sample)
 
 
 def write_network(artifact: Artifact, path: Path) -> None:

@@ -16,8 +16,8 @@ from falconet.exporters.graphs import Graph, make_graph
 from falconet.exporters.metadata import UNSTATED, Metadata
 from falconet.exporters.programs import find_steps, trace
 
-NOWHERE: Mapping[str, int] = MappingProxyType({})
-"""Bounds of dimensions where there are none."""
+_NOWHERE: Mapping[str, int] = MappingProxyType({})
+"""Empty mapping: no dimension is bounded."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,21 +28,21 @@ class TracedModel:
     program: ExportedProgram
     metadata: Metadata
     scratch: Path
-    """A folder for what is not part of the export."""
+    """Folder for files that are not part of the export."""
     name: str = "model"
-    """For formats that keep several models."""
+    """Name of the model, for formats that keep several."""
     calibration: Iterable[np.ndarray] = ()
     """Inputs of single samples, by which ranges of integers are chosen; empty for formats without."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """What a writer has written."""
+    """Files that a writer has written."""
 
     main: Path
-    """What the runtime opens; all else that was written, but to `scratch`, belongs to it."""
+    """Path that the runtime opens; all other files written, except to `scratch`, belong to it."""
     baseline: Path | None = None
-    """The same model in single precision, in `scratch`, where there is something to compare with."""
+    """Path of the same model in single precision, in `scratch`; None: there is nothing to compare with."""
 
 
 def make_traced(
@@ -50,12 +50,12 @@ def make_traced(
     scratch: Path,
     *,
     preprocessing: bool = True,
-    most: Mapping[str, int] = NOWHERE,
+    max_sizes: Mapping[str, int] = _NOWHERE,
     license_name: str = UNSTATED,
 ) -> TracedModel:
-    """Trace a model; `most` bounds dimensions by name. Raises ExportError, which names the layer that cannot be."""
+    """Trace a model; `max_sizes` bounds dimensions by name. Raises ExportError, which names the layer to blame."""
     graph = make_graph(artifact, preprocessing=preprocessing)
-    program = trace(graph, most)
+    program = trace(graph, max_sizes)
     config, tokenizer = artifact.config, artifact.tokenizer
     metadata = Metadata(
         architecture=config.architecture,
@@ -65,9 +65,9 @@ def make_traced(
         versions=current_versions(),
         data=config.provenance.data.fingerprint,
         license=license_name,
-        batch=most.get("batch"),
+        batch=max_sizes.get("batch"),
         steps=find_steps(program, graph),
-        sides=most.get("height") if "height" in graph.axes.values() else None,
+        sides=max_sizes.get("height") if "height" in graph.axes.values() else None,
         tokenizer_sha256=None if tokenizer is None else sha256(tokenizer.encode()).hexdigest(),
     )
     return TracedModel(graph, program, metadata, scratch)

@@ -23,20 +23,20 @@ _TYPES: dict[int, str] = {
     onnx.TensorProto.INT64: "TYPE_INT64",
     onnx.TensorProto.FLOAT: "TYPE_FP32",
 }
-MOST = 64
-"""Samples that the server may gather into one batch."""
+_MOST = 64
+"""Most samples that the server may gather into one batch."""
 
 
-def write_triton(draft: TracedModel, path: Path) -> Written:
+def write_triton(traced: TracedModel, path: Path) -> Written:
     """Write a folder for the model into a repository."""
-    folder = path / draft.name
+    folder = path / traced.name
     main = folder / "1" / "model.onnx"
     main.parent.mkdir(parents=True)
-    write_onnx(draft, main)
+    write_onnx(traced, main)
     graph = onnx.load(main).graph
-    (folder / "config.pbtxt").write_text(_describe_model(draft.name, graph, draft.metadata), encoding="utf-8")
+    (folder / "config.pbtxt").write_text(_describe_model(traced.name, graph, traced.metadata), encoding="utf-8")
     # Blanks and breaks too are part of a name: two that differ in these alone stay two.
-    labels = map(escape_line, draft.metadata.output_spec.labels)
+    labels = map(escape_line, traced.metadata.output_spec.labels)
     (folder / "labels.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
     return Written(main)
 
@@ -51,15 +51,15 @@ def _describe_model(name: str, graph: onnx.GraphProto, metadata: Metadata) -> st
     return (
         f"name: {quote(name)}\n"
         'platform: "onnxruntime_onnx"\n'
-        f"max_batch_size: {MOST}\n"
-        f"input [ {{ {describe_tensor(graph.input[0])} }} ]\n"
-        f'output [ {{ {describe_tensor(graph.output[0])} label_filename: "labels.txt" }} ]\n'
+        f"max_batch_size: {_MOST}\n"
+        f"input [ {{ {_describe_tensor(graph.input[0])} }} ]\n"
+        f'output [ {{ {_describe_tensor(graph.output[0])} label_filename: "labels.txt" }} ]\n'
         "dynamic_batching { }\n"
         f"{properties}"
     )
 
 
-def describe_tensor(value: onnx.ValueInfoProto) -> str:
+def _describe_tensor(value: onnx.ValueInfoProto) -> str:
     """Return the fields of an input or output."""
     tensor = value.type.tensor_type
     sizes = [str(-1 if dimension.dim_param else dimension.dim_value) for dimension in tensor.shape.dim][1:]

@@ -1,1 +1,1 @@
-"""Generation: a small class-conditional generator of images, and folders of what it makes."""
+"""Generation: a small class-conditional generator of images, and folders of generated ones."""

@@ -20,42 +20,42 @@ from torch import Tensor, nn
 
 from falconet import interruption
 from falconet.errors import ConfigError, DivergedError
-from falconet.training.optimizers import make_average
+from falconet.training.optimizers import make_ema
 
 MAX_SIDE = 64
-"""Pixels; without attention and at this width, networks learn no larger pictures."""
+"""Pixels of a side, at most; without attention and at the default width, networks do not learn larger images."""
 
 _GROUPS = 8
-"""Of channels that are normalized together."""
+"""Groups of channels in group normalization."""
 
 
 @dataclass(frozen=True)
 class FlowConfig:
-    """How a generator is trained and asked."""
+    """Configuration of a generator's training and sampling."""
 
     epochs: int | None = None
     """Passes over the images; None: as many as give _STEPS steps."""
 
     seconds: float | None = None
-    """Training ends after so long, with the step that is under way then; None: no limit."""
+    """Seconds after which training ends, once the current step is done; None: no limit."""
 
     batch_size: int = 32
-    """Images a step, at most."""
+    """Images per step, at most."""
 
     width: int = 32
-    """Channels of the network at full size; twice as many at half and at a quarter of it."""
+    """Channels of the network at full resolution; twice as many at a half and a quarter of it."""
 
     learning_rate: float = 1e-3
-    """Of AdamW."""
+    """Learning rate of AdamW."""
 
     ema_decay: float = 0.995
-    """Of the average of the weights that images are made with."""
+    """Decay of the exponential moving average of the weights, which generates images."""
 
     euler_steps: int = 50
-    """From noise to image."""
+    """Steps of Euler's method from noise to image."""
 
     seed: int = 0
-    """Of weights, batches, times and noise."""
+    """Seed of initial weights, batches, times and noise."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "euler_steps"):
@@ -69,11 +69,11 @@ class FlowConfig:
 
 
 _STEPS = 2000
-"""Of training, unless epochs are given."""
+"""Steps of training, unless epochs are given."""
 
 
 class VelocityNet(nn.Module):
-    """A U-Net that tells how noisy images of given classes move at a given time, 0 of noise to 1 of images."""
+    """A U-Net that predicts the velocity of noisy images of given classes at a time from 0 (noise) to 1 (image)."""
 
     def __init__(self, channels: int, num_classes: int, width: int) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class VelocityNet(nn.Module):
         labels: Int64[Tensor, " batch"],
     ) -> Float32[Tensor, "batch channels height width"]:
         height, width = x.shape[-2:]
-        embedding = self.time(embed_times(times, 2 * self.width)) + self.label(labels)
+        embedding = self.time(_embed_times(times, 2 * self.width)) + self.label(labels)
         # Both halvings leave nothing over where sides are multiples of 4.
         full = self.block1(self.stem(F.pad(x, (0, -width % 4, 0, -height % 4), mode="replicate")), embedding)
         half = self.block2(self.down1(full), embedding)
@@ -131,8 +131,8 @@ class Block(nn.Module):
         return added
 
 
-def embed_times(times: Float32[Tensor, " batch"], size: int) -> Float32[Tensor, "batch size"]:
-    """Return sines and cosines of times from 0 to 1, the shortest wave 160 to a unit of time."""
+def _embed_times(times: Float32[Tensor, " batch"], size: int) -> Float32[Tensor, "batch size"]:
+    """Return sines and cosines of times from 0 to 1, with up to 160 periods."""
     frequencies = torch.exp(-math.log(10_000) * torch.arange(size // 2, device=times.device) / (size // 2))
     phases = 1000 * times[:, None] * frequencies
     return torch.cat([phases.sin(), phases.cos()], dim=1)
@@ -144,10 +144,10 @@ class Flow:
 
     network: nn.Module
     shape: tuple[int, int, int]
-    """Channels, height and width of its images."""
+    """Channels, height and width of generated images."""
     config: FlowConfig
     losses: tuple[float, ...]
-    """Mean of each epoch; the last may be broken off."""
+    """Mean loss of each epoch; the last may be incomplete."""
     steps: int
 
 
@@ -174,7 +174,7 @@ def train_flow(
     config: FlowConfig,
     watch: Callable[[int, int, float], None] = lambda epoch, epochs, loss: None,
 ) -> Flow:
-    """Train a generator of images with values in 0..1; `watch` hears epoch, epochs and loss after each.
+    """Train a generator of images with values in 0..1; `watch(epoch, epochs, loss)` is called after each epoch.
 
     The same seed gives the same generator, on the same machine with the same number of threads and without a limit of
     time. Raises ConfigError for images above MAX_SIDE, DivergedError for a loss that is not finite.
@@ -186,7 +186,7 @@ def train_flow(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = VelocityNet(channels, num_classes, config.width).to(device)
-    average = make_average(network, config.ema_decay)
+    average = make_ema(network, config.ema_decay)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, fused=True)
     generator = torch.Generator().manual_seed(config.seed)
     # At least one batch an epoch, all of about one size.
@@ -222,11 +222,15 @@ def train_flow(
     return Flow(average.module.eval(), (channels, height, width), config, tuple(losses), steps)
 
 
+_BATCH = 64
+"""Images that are generated in a batch."""
+
+
 @torch.inference_mode()
 def draw_images(
     flow: Flow, labels: Int64[Tensor, " samples"], seed: int
 ) -> Float32[Tensor, "samples channels height width"]:
-    """Make an image of each label, with values in 0..1, by Euler's method from noise that follows from the seed."""
+    """Generate an image for each label, with values in 0..1, by Euler's method, from noise that the seed determines."""
     device = next(flow.network.parameters()).device
     generator = torch.Generator().manual_seed(seed)
     made = []
@@ -239,7 +243,3 @@ def draw_images(
             x = x + flow.network(x, times, given) / flow.config.euler_steps
         made.append(x.cpu())
     return ((torch.cat(made) + 1) / 2).clamp(0, 1)
-
-
-_BATCH = 64
-"""Images that are made at once."""

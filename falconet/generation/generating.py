@@ -1,4 +1,4 @@
-"""generate(): a folder of images that a generator made, marked as such, with a picture beside the nearest real ones."""
+"""generate(): a folder of generated images, marked as such, with a picture of them beside the nearest real ones."""
 
 from __future__ import annotations
 
@@ -27,29 +27,30 @@ from falconet.schema import from_mapping
 from falconet.spec import ImageSpec
 from falconet.storage import format_json, hold, is_vacant, swap
 
-MANIFEST_FILE = "manifest.json"
-SHEET_FILE = "nearest.png"
+_MANIFEST_FILE = "manifest.json"
+_SHEET_FILE = "nearest.png"
 _MARK = "generated"
-"""Keyword of the text in each PNG that says that it shows nothing real."""
+"""Keyword of the text in each PNG that says that the image is generated."""
 
-SHOWN_CLASSES, SHOWN_SAMPLES = 10, 3
-"""Rows of the picture, and made images in each."""
+_SHOWN_CLASSES, _SHOWN_SAMPLES = 10, 3
+"""Rows of the picture, one a class, and generated images in each, at most."""
 
 
 @dataclass(frozen=True)
 class Generation:
-    """What `generate_images` made."""
+    """The result of `generate_images`."""
 
     out: Path
     images: int
     steps: int
-    """Of the generator's training."""
+    """Steps of the generator's training."""
     loss: float
-    """Mean of its last epoch."""
+    """Mean loss of the generator's last epoch."""
     nearest: float
-    """Median over made images of the distance to the nearest training image: root mean square, in 0..1."""
+    """Median distance of generated images to the nearest training image: root mean square of pixels, in 0..1."""
     held_out_nearest: float | None
-    """The same of real validation images, which are no copies: where `nearest` is much less, the generator copies."""
+    """Median distance of real validation images to the nearest training image; None: there are none. Where `nearest` is
+    much less, the generator copies."""
 
 
 def generate_images(
@@ -62,11 +63,11 @@ def generate_images(
     settings: dict[str, Any] | None = None,
     watch: Callable[[int, int, float], None] = lambda epoch, epochs, loss: None,
 ) -> Generation:
-    """Train a generator on the training images of `source` and write `per_class` made ones of each class to `out`.
+    """Train a generator on the training images of `source` and write `per_class` generated ones of each class to `out`.
 
-    The folder has one of images for each class, `manifest.json`, and `nearest.png`: made images beside the training
-    images nearest to them. Each PNG says in its text `generated` that it was made, and so does the manifest. Images are
-    as large as the source's, or scaled down to MAX_SIDE pixels. `settings` are those of the section `data`. Raises
+    The folder has a folder of images for each class, `manifest.json`, and `nearest.png`: generated images beside the
+    nearest training images. Each PNG says in its text `generated` that it is so, as the manifest does. Images are as
+    large as the source's, or scaled down to MAX_SIDE pixels. `settings` are those of the section `data`. Raises
     DataError for other samples than images, RunExistsError where the folder holds anything, StorageError, and what
     `train_flow` does.
     """
@@ -74,38 +75,38 @@ def generate_images(
     if per_class < 1:
         raise UsageError(f"per_class: wanted 1 or more, found {per_class}")
     folder = Path(out)
-    check_vacant(folder)
+    _check_vacant(folder)
     dataset = load_dataset(source, data_root=data_root, config=from_mapping(DataConfig, settings or {}, "data"))
     if MODALITIES[dataset.kind].axes != 2:  # The flow's network is one of planes.
         raise DataError(f"{dataset.source}: wanted images to generate more of, found {dataset.kind}")
-    images, labels, names = read_images(dataset, "train")
+    images, labels, names = _read_images(dataset, "train")
     flow = train_flow(images, labels, len(dataset.classes), config, watch)
     present = torch.unique(labels)
     wanted = present.repeat_interleave(per_class)
     made = draw_images(flow, wanted, config.seed)
     nearest, distances = _find_nearest(made, images)
-    held_out, _, _ = read_images(dataset, "val")
+    held_out, _, _ = _read_images(dataset, "val")
     beyond = float(_find_nearest(held_out, images)[1].median()) if len(held_out) else None
     done = Generation(folder, len(made), flow.steps, flow.losses[-1], float(distances.median()), beyond)
     mark = f"made by falconet {version('falconet')} (rectified flow, seed {config.seed}): shows nothing real"
     pixels = (made * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     paths = name_files([dataset.classes[label] for label in wanted.tolist()])
-    contents = {path: encode_png(image, mark) for path, image in zip(paths, pixels, strict=True)}
+    contents = {path: _encode_png(image, mark) for path, image in zip(paths, pixels, strict=True)}
     files = [
         {"file": path, "label": dataset.classes[label], "nearest": names[near], "distance": round(distance, 5)}
         for path, label, near, distance in zip(
             paths, wanted.tolist(), nearest.tolist(), distances.tolist(), strict=True
         )
     ]
-    contents[MANIFEST_FILE] = format_json(_describe(dataset, flow, done, mark, files)).encode()
-    contents[SHEET_FILE] = draw_sheet(pixels, wanted, images, nearest, distances, dataset.classes)
+    contents[_MANIFEST_FILE] = format_json(_describe(dataset, flow, done, mark, files)).encode()
+    contents[_SHEET_FILE] = _draw_sheet(pixels, wanted, images, nearest, distances, dataset.classes)
     with hold(folder):
-        check_vacant(folder)
+        _check_vacant(folder)
         swap(folder, contents)
     return done
 
 
-def check_vacant(folder: Path) -> None:
+def _check_vacant(folder: Path) -> None:
     """Raise RunExistsError where a folder holds anything, StorageError where it is a file."""
     if folder.exists() and not folder.is_dir():
         raise StorageError(f"{folder}: wanted a folder to write to, found a file")
@@ -113,10 +114,10 @@ def check_vacant(folder: Path) -> None:
         raise RunExistsError(f"{folder} holds files: choose a new or empty folder with --out")
 
 
-def read_images(
+def _read_images(
     dataset: Dataset, name: str
 ) -> tuple[Float32[Tensor, "samples channels height width"], Int64[Tensor, " samples"], list[str]]:
-    """Return a split's readable images with values in 0..1, all of one size, their labels, and what they are called."""
+    """Return a split's readable images with values in 0..1, all of one size, their labels, and their names."""
     height, width = dataset.size
     scale = min(1.0, MAX_SIDE / max(height, width))
     size = max(round(height * scale), 1), max(round(width * scale), 1)
@@ -132,14 +133,14 @@ def read_images(
 def _find_nearest(
     images: Float32[Tensor, "samples channels height width"], known: Float32[Tensor, "known channels height width"]
 ) -> tuple[Int64[Tensor, " samples"], Float32[Tensor, " samples"]]:
-    """Return which of the known images is nearest to each, and the root mean square of the difference of pixels."""
+    """Return the position of the known image nearest to each, and the root mean square of the pixels' difference."""
     values = known[0].numel()
     found = [torch.cdist(part.flatten(1), known.flatten(1)).min(dim=1) for part in torch.split(images, 256)]
     return torch.cat([each.indices for each in found]), torch.cat([each.values for each in found]) / values**0.5
 
 
 def name_files(labels: Sequence[str]) -> list[str]:
-    """Return a path for each image: its class's folder, of a name that every system takes, and a number."""
+    """Return a path for each image: its class's folder, with a name that every system allows, and a number."""
     folders: dict[str, str] = {}
     for label in labels:
         if label in folders:
@@ -159,8 +160,8 @@ def name_files(labels: Sequence[str]) -> list[str]:
     return paths
 
 
-def encode_png(image: UInt8[np.ndarray, "height width channels"], mark: str) -> bytes:
-    """Return an image as PNG with the text that says that it was made."""
+def _encode_png(image: UInt8[np.ndarray, "height width channels"], mark: str) -> bytes:
+    """Return an image as PNG with the text that says that it is generated."""
     from PIL import Image, PngImagePlugin
 
     info = PngImagePlugin.PngInfo()
@@ -173,7 +174,7 @@ def encode_png(image: UInt8[np.ndarray, "height width channels"], mark: str) -> 
 def _describe(
     dataset: Dataset, flow: Flow, done: Generation, mark: str, files: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Return the manifest: how the images were made, how near they are to real ones, and each of them."""
+    """Return the manifest: the generator, the distances to real images, and a list of the generated ones."""
     return {
         _MARK: mark,
         "source": dataset.source,
@@ -190,7 +191,7 @@ def _describe(
     }
 
 
-def draw_sheet(
+def _draw_sheet(
     pixels: UInt8[np.ndarray, "made height width channels"],
     labels: Int64[Tensor, " made"],
     known: Float32[Tensor, "known channels height width"],
@@ -198,14 +199,14 @@ def draw_sheet(
     distances: Float32[Tensor, " made"],
     classes: Sequence[str],
 ) -> bytes:
-    """Return a PNG: a row a class, made images each with the training image nearest to it on its right."""
+    """Return a PNG with a row per class: generated images, each with the nearest training image on its right."""
     from matplotlib.figure import Figure
 
-    shown = torch.unique(labels)[:SHOWN_CLASSES].tolist()
-    figure = Figure(figsize=(1.3 * 2 * SHOWN_SAMPLES + 0.2, 1.5 * len(shown) + 0.5), dpi=100, layout="constrained")
-    grid = figure.subplots(len(shown), 2 * SHOWN_SAMPLES, squeeze=False)
+    shown = torch.unique(labels)[:_SHOWN_CLASSES].tolist()
+    figure = Figure(figsize=(1.3 * 2 * _SHOWN_SAMPLES + 0.2, 1.5 * len(shown) + 0.5), dpi=100, layout="constrained")
+    grid = figure.subplots(len(shown), 2 * _SHOWN_SAMPLES, squeeze=False)
     for row, label in zip(grid, shown, strict=True):
-        rows = (labels == label).nonzero().flatten()[:SHOWN_SAMPLES].tolist()
+        rows = (labels == label).nonzero().flatten()[:_SHOWN_SAMPLES].tolist()
         for axes in row[2 * len(rows) :]:
             axes.axis("off")
         for column, index in enumerate(rows):

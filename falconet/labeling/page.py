@@ -1,4 +1,4 @@
-"""The page: one file with a script of its own, which a browser keeps from asking any network."""
+"""The page: one file with its script, whose policy forbids any network access."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class PageItem:
     task: LabelStudioTask
     view: Views
     label: str | None
-    """That it has; None: it has none."""
+    """The sample's label; None: it has none."""
     suggested: str | None
-    """Of the classes the most probable one, or the one that it seems to be; None: nothing is known."""
+    """The most probable class, or for a likely label error the suspected true one; None: unknown."""
     probability: float | None
 
 
 def render(title: str, items: Sequence[PageItem], rest: Sequence[str], classes: Sequence[str], control: Control) -> str:
-    """Return the page about some samples; `rest` are tasks that it hands on without showing them."""
+    """Return the page for some samples; `rest` are tasks that it holds without showing them."""
     errors = sum(item.label is not None for item in items)
     data = {
         "title": escape_lines(title),
@@ -53,19 +53,19 @@ def render(title: str, items: Sequence[PageItem], rest: Sequence[str], classes: 
         data=json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
         script=script,
         style=style,
-        policy=f"default-src 'none'; script-src {hash_source(script)}; style-src {hash_source(style)}; img-src data:; "
-        "base-uri 'none'; form-action 'none'",
+        policy=f"default-src 'none'; script-src {_hash_source(script)}; style-src {_hash_source(style)}; "
+        "img-src data:; base-uri 'none'; form-action 'none'",
     )
 
 
 def _digest(items: Sequence[PageItem], control: Control) -> str:
-    """Return what a browser keeps the labels of these samples by: not the time at which a page was written."""
+    """Return the key by which a browser stores the labels of these samples, the same for each page about them."""
     parts = [asdict(control), *([item.name, item.label, item.task["data"], asdict(item.view)] for item in items)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _describe(item: PageItem) -> dict[str, Any]:
-    """Return what the script needs of a sample."""
+    """Return the data of a sample for the script."""
     head, tail = cut_task(item.task)
     view = asdict(item.view)
     view["text"] = None if item.view.text is None else escape_lines(item.view.text)
@@ -83,10 +83,10 @@ def _describe(item: PageItem) -> dict[str, Any]:
 
 
 def read(name: str) -> str:
-    """Return a file of the page."""
+    """Return the text of a file of the page."""
     return resources.files("falconet.labeling").joinpath("page", name).read_text(encoding="utf-8")
 
 
-def hash_source(content: str) -> str:
-    """Return what a policy calls a script or style of this content."""
+def _hash_source(content: str) -> str:
+    """Return the hash of a script or style for the content security policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode('ascii')}'"

@@ -1,4 +1,4 @@
-"""What is to be labeled: the samples of a source that have labels, and those that have none yet."""
+"""The pool of samples to label: those of a source with labels, and those without."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ from falconet.data.wav import WavFiles
 from falconet.errors import DataError
 from falconet.labeling.adapters import ADAPTERS
 from falconet.modalities import EXTENSIONS, MODALITIES
-from falconet.spec import InputSpec, Kind
+from falconet.spec import InputSpec, ModalityName
 from falconet.tables import READABLE, Table, iterate_table, read_table
 
 PLACEHOLDERS = ("0", "1")
-"""Names of classes where none are known: networks have an output layer, even where nobody asks it."""
+"""Names of classes where none are known, since networks have an output layer even where it is unused."""
 _LOOKED_AT = 200
-"""Samples that tell how large all are."""
+"""Samples from which the input size is determined, at most."""
 
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """What a sample was read from: a row of a table, or a task."""
+    """The origin of a sample: a row of a table, or a task."""
 
     names: tuple[str, ...]
-    """What the sample may be called."""
+    """Possible names of the sample."""
     cells: Mapping[str, str]
-    """Its group and further columns that are kept, by the columns' names."""
+    """The sample's group and further columns that are kept, by column name."""
     split: str | None
-    """Its own; None: it says none."""
+    """The split that the row names; None: it names none."""
     task: LabelStudioTask | None = None
 
 
@@ -54,37 +54,37 @@ class Pool:
     """The samples of a source."""
 
     labeled: Dataset | None
-    """Those with labels, with splits as training has them; None: there are none."""
+    """Samples with labels, in the splits of training; None: there are none."""
     unlabeled: Dataset | None
-    """Those without, as one split `train` whose labels mean nothing; None: there are none."""
+    """Samples without labels, as one split `train` whose labels mean nothing; None: there are none."""
     tasks: tuple[LabelStudioTask, ...] = ()
-    """Of a file of Label Studio: its tasks, in order."""
+    """Tasks of a file of Label Studio, in order; empty for another source."""
     skipped: tuple[Unreadable, ...] = ()
     rows: Mapping[tuple[str, int], Row] = field(default_factory=dict)
-    """Tasks, and rows of tables that hold splits, groups or what else is kept of them, as `_read_rows` returns them."""
+    """Tasks, and rows of tables with splits, groups or other kept columns, by table and line; see `_read_rows`."""
     origins: tuple[Row | None, ...] = ()
-    """Of each sample without a label: the row that it was read from; None: there is none."""
+    """Row of each sample without a label; None: it has none."""
 
     @property
-    def kind(self) -> Kind:
-        """What the samples are."""
+    def kind(self) -> ModalityName:
+        """Modality of the samples."""
         return self.any.kind
 
     def find_row(self, split: str, index: int) -> Row | None:
         """Return the row or task that a sample with a label was read from; None where there is none."""
         assert self.labeled is not None
         lines = self.labeled.splits[split].extras.get(LINES)
-        table = "train" if split in self.labeled.made else split
+        table = "train" if split in self.labeled.made_splits else split
         return None if lines is None else self.rows.get(("", line := int(lines[index]))) or self.rows.get((table, line))
 
     @property
     def first(self) -> Split:
-        """A split of them."""
+        """The first split of `any`."""
         return next(iter(self.any.splits.values()))
 
     @property
     def any(self) -> Dataset:
-        """One of both."""
+        """The labeled samples, or else the unlabeled ones."""
         dataset = self.labeled or self.unlabeled
         assert dataset is not None
         return dataset
@@ -93,12 +93,12 @@ class Pool:
 def read_pool(source: str | Path, spec: InputSpec | None, data_root: str | Path | None, config: DataConfig) -> Pool:
     """Read a source with labels, without them, or with some.
 
-    `spec` is that of a model which takes the samples; None: what the source holds tells how they are read. Raises
+    `spec` is the input of a model for the samples; None: it is guessed from the source. Raises
     DataError for a source that can be read neither as `train` nor as `predict` reads it.
     """
     path = Path(source)
     tasks = _read_tasks(path, config)
-    config = leave_predicted(tasks, config)
+    config = _leave_predicted(tasks, config)
     raw, refusal = None, None
     try:
         counted = replace(config, extra=(*config.extra, LINES)) if path.exists() else config
@@ -107,12 +107,12 @@ def read_pool(source: str | Path, spec: InputSpec | None, data_root: str | Path 
         if not path.exists():
             raise
         refusal = error
-    if raw is not None and not may_lack_labels(path, raw):
+    if raw is not None and not _may_lack_labels(path, raw):
         return Pool(_complete(raw, config), None, tasks, raw.unreadable, _read_rows(path, tasks, raw, config))
     try:
         alike = config if raw is None else replace(config, columns=Columns(**raw.columns))
-        spec = spec or (follow(raw) if raw else guess_spec(path, config))
-        samples, skipped = read_unlabeled(path, spec, alike)
+        spec = spec or (follow(raw) if raw else _guess_spec(path, config))
+        samples, skipped = _read_unlabeled(path, spec, alike)
     except DataError as error:
         if raw is None:
             raise DataError(f"{error}; and with labels: {refusal}") from error
@@ -142,8 +142,8 @@ def _read_tasks(path: Path, config: DataConfig) -> tuple[LabelStudioTask, ...]:
     return tuple(tasks) if all(map(label_studio.is_task, tasks)) else ()
 
 
-def leave_predicted(tasks: Sequence[LabelStudioTask], config: DataConfig) -> DataConfig:
-    """Return settings without a column of labels that is a tag which predictions alone use: it holds none yet."""
+def _leave_predicted(tasks: Sequence[LabelStudioTask], config: DataConfig) -> DataConfig:
+    """Return settings without a label column that is a tag used by predictions alone, and so has no labels yet."""
     name = config.columns.label
     known = any(name in task["data"] or name in label_studio.list_controls(task) for task in tasks)
     if known or name is None or label_studio.find_control(tasks, name) is None:
@@ -154,17 +154,17 @@ def leave_predicted(tasks: Sequence[LabelStudioTask], config: DataConfig) -> Dat
 def _read_rows(
     path: Path, tasks: Sequence[LabelStudioTask], raw: Dataset | None, config: DataConfig
 ) -> dict[tuple[str, int], Row]:
-    """Return what samples were read from, by table (a split, or "") and line: tasks, or rows that hold more.
+    """Return the origins of samples, by table (a split, or "") and line: tasks, or rows with further columns.
 
-    That is a group, further columns or a split, or the name of a series, of which the first row counts. Of any other
-    source, none.
+    Those are a group, a split, other kept columns, or the name of a series, whose first row counts. Other sources have
+    none.
     """
     if tasks:
         return {("", number): read_task(path, number, task, raw) for number, task in enumerate(tasks, start=1)}
     kept = [name for name in (config.columns.group, *config.extra) if name is not None]
     rows = {}
-    for name, table in list_tables(path, config).items():
-        columns = find_roles(table, config) if raw is None else raw.columns
+    for name, table in _list_tables(path, config).items():
+        columns = _find_roles(table, config) if raw is None else raw.columns
         split, series, file = (columns.get(role) for role in ("split", "series", "path"))
         if not (kept or split or series or name):
             continue
@@ -182,8 +182,8 @@ def _read_rows(
     return rows
 
 
-def list_tables(path: Path, config: DataConfig) -> dict[str, Table]:
-    """Return the tables of a source by split, or the one by ""; none where it is no table and holds none."""
+def _list_tables(path: Path, config: DataConfig) -> dict[str, Table]:
+    """Return the tables of a source by split, or the single one by ""; empty where it is no table and has none."""
     if path.is_file() and path.suffix.lower() == TASKS_SUFFIX:
         return {"": tabulate_tasks(path, config)[0]}
     if path.is_file() and path.suffix.lower() in READABLE:
@@ -195,28 +195,28 @@ def list_tables(path: Path, config: DataConfig) -> dict[str, Table]:
     return {name: move_paths(read_table(one), path) for name, one in find_metadata(path).items()}
 
 
-def find_roles(table: Table, config: DataConfig) -> Mapping[str, str]:
-    """Return what the columns of a table without labels hold."""
+def _find_roles(table: Table, config: DataConfig) -> Mapping[str, str]:
+    """Return the roles of the columns of a table without labels."""
     chosen = {role: name for role, name in asdict(config.columns).items() if name in table.columns and role != "label"}
     roles = find_samples(table, chosen, config.kind)
     return chosen if roles is None else roles.columns
 
 
+_MAX_PATH = 4096
+
+
 def read_task(path: Path, number: int, task: LabelStudioTask, raw: Dataset | None) -> Row:
-    """Return a task as what a sample was read from, whose names are its number's and those of its files."""
+    """Return a task as the origin of a sample, whose names are from its number and its files."""
     places = [label_studio.find_place(path, value) for value in task["data"].values()]
-    files = [place for place in places if isinstance(place, str) and 0 < len(place) < MAX_PATH]
+    files = [place for place in places if isinstance(place, str) and 0 < len(place) < _MAX_PATH]
     names = (f"{path.name}:{number}", f"{path.name}:task {number}", *map(to_text, files))
     split = raw.columns.get("split") if raw is not None else None
     own = as_text(task["data"].get(split)).lower() if split else ""
     return Row((*names, *(PurePosixPath(name).name for name in names)), {}, SPLIT_VALUES.get(own), task)
 
 
-MAX_PATH = 4096
-
-
 def _trace(path: Path, unlabeled: Dataset, rows: Mapping[tuple[str, int], Row]) -> tuple[Row | None, ...]:
-    """Return the row of each sample without a label: of several that share a file, one after the other."""
+    """Return the row of each sample without a label; rows that share a file are taken in order."""
     root = path if path.is_dir() else path.parent
     named: dict[str, list[Row]] = {}
     for row in reversed([*rows.values()]):
@@ -242,15 +242,15 @@ def _complete(raw: Dataset, config: DataConfig) -> Dataset:
     return raw
 
 
-def may_lack_labels(path: Path, dataset: Dataset) -> bool:
-    """Whether a source may hold more samples than those with labels: rows without, or files in no class's folder."""
+def _may_lack_labels(path: Path, dataset: Dataset) -> bool:
+    """Whether a source may have samples without labels: rows without one, or files outside the class folders."""
     if path.is_dir():
         return not find_idx_images(path)
     return any(item.reason == NO_LABEL for item in dataset.unreadable)
 
 
-def read_unlabeled(path: Path, spec: InputSpec, config: DataConfig) -> tuple[Samples | None, tuple[Unreadable, ...]]:
-    """Return all samples of a file or folder, be they labeled or not, and what cannot be one."""
+def _read_unlabeled(path: Path, spec: InputSpec, config: DataConfig) -> tuple[Samples | None, tuple[Unreadable, ...]]:
+    """Return all samples of a file or folder, labeled or not, and the files that cannot be read."""
     parts: list[Samples] = []
     skipped: list[Unreadable] = []
     for inputs in iterate_inputs(path, spec, config):
@@ -260,9 +260,9 @@ def read_unlabeled(path: Path, spec: InputSpec, config: DataConfig) -> tuple[Sam
 
 
 def _leave_out(path: Path, samples: Samples, labeled: Dataset, rows: Mapping[tuple[str, int], Row]) -> Samples | None:
-    """Return the samples that are not among the labeled ones, nor among what cannot be read; None where none are left.
+    """Return the samples that are neither labeled nor unreadable; None where none are left.
 
-    None too where not one is called as a labeled one: what is read here is something else then.
+    None too where none has the name of a labeled one, since then other samples were read.
     """
     root = path if path.is_dir() else path.parent
     # Several tasks or rows may share a file, of which some have labels.
@@ -283,7 +283,7 @@ def _leave_out(path: Path, samples: Samples, labeled: Dataset, rows: Mapping[tup
 
 
 def relative_name(name: str, root: Path) -> str:
-    """Return what a sample is called within its source."""
+    """Return a sample's name within its source."""
     return to_text(name.removeprefix(f"{root}/"))
 
 
@@ -335,58 +335,58 @@ def read_bytes(samples: Samples, index: int) -> bytes:
 
 
 def follow(labeled: Dataset) -> InputSpec:
-    """Return how the samples without labels are read beside those with labels."""
+    """Return the configuration of reading samples without labels, as those with labels are read."""
     return ADAPTERS[labeled.kind].make_spec(labeled.channels, labeled.rate)
 
 
-def guess_spec(path: Path, config: DataConfig) -> InputSpec:
-    """Return how the samples of a file or folder are read: kind, channels and rate; all else of it means nothing.
+def _guess_spec(path: Path, config: DataConfig) -> InputSpec:
+    """Return a spec for reading the samples of a file or folder: only its kind, channels and rate have a meaning.
 
-    Raises DataError where nothing tells.
+    Raises DataError where it cannot be guessed.
     """
     if path.is_dir():
-        return guess_folder(path, config)
+        return _guess_folder(path, config)
     suffix = path.suffix.lower()
     if suffix == ".ts":
         cases, _ = read_ts_file(path, unlabeled=True)
         return ADAPTERS["series"].make_spec(len(cases[0].series) if cases else 1, None)
     if suffix == ".npz":
-        return guess_arrays(path, config)
+        return _guess_arrays(path, config)
     if suffix == TASKS_SUFFIX:
         table, _ = tabulate_tasks(path, config)
-        return guess_table(table, config)
+        return _guess_table(table, config)
     if suffix in MODALITIES["image"].extensions | MODALITIES["series"].extensions:
-        return guess_files(path.parent, [path.name], config)
-    return guess_table(next(iterate_table(path, header=config.header, max_bytes=config.max_bytes)), config)
+        return _guess_files(path.parent, [path.name], config)
+    return _guess_table(next(iterate_table(path, header=config.header, max_bytes=config.max_bytes)), config)
 
 
-def guess_folder(folder: Path, config: DataConfig) -> InputSpec:
-    """Return the spec of most files below a folder, or else of the first table or file of series in it."""
+def _guess_folder(folder: Path, config: DataConfig) -> InputSpec:
+    """Return the spec of the majority of files below a folder, or else of its first table or file of series."""
     if find_idx_images(folder):
         return ADAPTERS["image"].make_spec(1, None)
     files = walk(folder, folder, config.follow).files
     if any(suffix_of(name) in EXTENSIONS for name in files):
-        return guess_files(folder, files, config)
+        return _guess_files(folder, files, config)
     found = next(iter(sorted(folder / name for name in files if "/" not in name)), None)
     if found is None:
         raise DataError(f"{folder}: wanted images, recordings, texts or a table, found none")
-    return guess_spec(found, config)
+    return _guess_spec(found, config)
 
 
-def guess_files(root: Path, files: Sequence[str], config: DataConfig) -> InputSpec:
-    """Return the spec of files that hold a sample each."""
+def _guess_files(root: Path, files: Sequence[str], config: DataConfig) -> InputSpec:
+    """Return the spec of files with one sample each."""
     return ADAPTERS[config.kind or guess_kind(files)].guess_files(root, files)
 
 
-def guess_arrays(path: Path, config: DataConfig) -> InputSpec:
-    """Return the spec of the first array of a file: bytes in three dimensions or four are images."""
+def _guess_arrays(path: Path, config: DataConfig) -> InputSpec:
+    """Return the spec of the first array of a file: uint8 with three or four dimensions are images."""
     array = next(iter(read_npz_inputs(path, config.max_bytes).values()), np.zeros(0))
     image = array.ndim == 4 or (array.ndim == 3 and array.dtype == np.uint8)
     return ADAPTERS["image" if image else config.kind or "series"].guess_array(array)
 
 
-def guess_table(table: Table, config: DataConfig) -> InputSpec:
-    """Return the spec of the samples in a table's columns; of a column whose content does not tell, texts."""
+def _guess_table(table: Table, config: DataConfig) -> InputSpec:
+    """Return the spec of the samples in a table's columns; texts where it cannot be guessed."""
     chosen = {role: name for role, name in check_columns(table, config.columns).items() if role != "label"}
     roles = find_samples(table, chosen, config.kind)
     if roles is None:
@@ -398,7 +398,7 @@ def guess_table(table: Table, config: DataConfig) -> InputSpec:
 
 
 def iterate_named(dataset: Dataset) -> Iterator[tuple[str, str, Split, int]]:
-    """Yield split, name within the source, and place of each sample of a data set."""
+    """Yield split, name within the source, and position of each sample of a data set."""
     for name, split in dataset.splits.items():
         for index in range(len(split)):
             yield name, to_text(split.samples.name(index)), split, index

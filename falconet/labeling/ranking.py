@@ -1,4 +1,4 @@
-"""What a person should look at first: labels that are likely wrong, and samples whose labels teach the most."""
+"""Ranking of samples for labeling: the uncertain and diverse ones first."""
 
 from __future__ import annotations
 
@@ -14,57 +14,57 @@ from falconet import metrics
 from falconet.artifact import Artifact
 from falconet.auditing import choose_fixed, embed_split, prepare_candidate
 from falconet.data import Dataset, Samples, Unreadable
-from falconet.data.files import fit_recordings
+from falconet.data.files import adapt_samples
 from falconet.data.loader import load_inputs
 from falconet.data.preprocessing import iterate_prepared
 from falconet.errors import ConfigError, DataError
-from falconet.evaluation.answers import scale_logits
+from falconet.evaluation.logits import scale_logits
 from falconet.labeling.pool import PLACEHOLDERS, Pool
 from falconet.labeling.selection import choose_samples, measure_uncertainty
-from falconet.training.linear_probe import Features, find_dense_output, join_features, solve, take_features
+from falconet.training.linear_probe import Features, find_linear_classifier, join_features, solve, take_features
 
 
 @dataclass(frozen=True, eq=False)
 class PoolPredictions:
-    """What a model makes of the samples without labels that can be read."""
+    """A model's features and probabilities for the readable samples without labels."""
 
     kept: np.ndarray
-    """Their positions among all."""
+    """Positions of the readable samples among all."""
     features: Features
-    """What the output layer sees."""
+    """Input of the output layer."""
     probabilities: Float64[np.ndarray, "samples classes"] | None
-    """None: nothing is known of the classes."""
+    """Class probabilities; None: no classes are known."""
     classes: tuple[str, ...]
     version: str
-    """What the model is called."""
+    """Name of the model."""
     unreadable: tuple[Unreadable, ...] = ()
-    """The other samples."""
+    """Samples that cannot be read."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A sample without a label that is worth one."""
+    """A sample that is chosen to be labeled."""
 
     index: int
-    """Among the samples without labels."""
+    """Position among the samples without labels."""
     suggested: str | None
-    """The most probable class; None: nothing is known of the classes."""
+    """The most probable class; None: it is unknown."""
     probability: float | None
 
 
 @dataclass(frozen=True)
 class Choices:
-    """What to label next."""
+    """The samples to label next."""
 
     items: tuple[Choice, ...] = ()
-    """The first first."""
+    """Chosen samples, by priority."""
     version: str = ""
-    """What the model is called that was asked."""
+    """Name of the model that predicted."""
     unreadable: tuple[Unreadable, ...] = ()
 
 
 def choose_next(pool: Pool, artifact: Artifact | None, count: int) -> Choices:
-    """Return what to label next."""
+    """Return the samples to label next."""
     if pool.unlabeled is None:
         return Choices()
     believed = ask_model(artifact, pool.unlabeled) if artifact else ask_candidate(pool.unlabeled, pool.labeled)
@@ -89,9 +89,9 @@ def choose_next(pool: Pool, artifact: Artifact | None, count: int) -> Choices:
 
 
 def ask_model(artifact: Artifact, dataset: Dataset) -> PoolPredictions:
-    """Return a trained model's features and probabilities; the features of one that has none are its logits."""
-    samples = fit_recordings(dataset.splits["train"].samples, artifact.config.input)
-    features, logits, reasons = extract(artifact, samples)
+    """Return a trained model's features and probabilities; where it has no linear output layer, features are logits."""
+    samples = adapt_samples(dataset.splits["train"].samples, artifact.config.input)
+    features, logits, reasons = _extract(artifact, samples)
     kept = np.setdiff1d(np.arange(len(samples)), list(reasons)).astype(np.int64)
     unreadable = tuple(Unreadable(samples.name(index), reason) for index, reason in reasons.items())
     scaled = scale_logits(logits.numpy(), artifact.config.calibration_temperature)
@@ -102,16 +102,16 @@ def ask_model(artifact: Artifact, dataset: Dataset) -> PoolPredictions:
 
 
 @torch.inference_mode()
-def extract(artifact: Artifact, samples: Samples) -> tuple[Features, Float[Tensor, "samples classes"], dict[int, str]]:
-    """Return what the output layer sees, what it says, and why samples cannot be read, by their positions.
+def _extract(artifact: Artifact, samples: Samples) -> tuple[Features, Float[Tensor, "samples classes"], dict[int, str]]:
+    """Return the input of the output layer, the logits, and why samples cannot be read, by their positions.
 
-    Raises DataError where none can be.
+    Raises DataError where none can be read.
     """
     # Measured on a blank sample, which is none of these.
     batch_size = artifact.batch_size
     seen: list[Tensor] = []
     try:
-        layer = find_dense_output(artifact.model)
+        layer = find_linear_classifier(artifact.model)
         hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(take_features(layer, inputs)))
     except ConfigError:  # The network ends in a convolution, or in codes as LeNet-5 does.
         hook = None
@@ -132,9 +132,9 @@ def extract(artifact: Artifact, samples: Samples) -> tuple[Features, Float[Tenso
 
 
 def ask_candidate(unlabeled: Dataset, labeled: Dataset | None) -> PoolPredictions:
-    """Return the features of a network that needs no training, and what an output layer on the labeled ones says.
+    """Return the features of a network that needs no training, and the probabilities of an output layer on top of it.
 
-    Without labels of two classes at least, the features alone.
+    The layer is fitted to the labeled samples; without two classes among them, there are features alone.
     """
     if labeled is not None:
         channels = max(unlabeled.channels, labeled.channels)

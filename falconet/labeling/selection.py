@@ -1,9 +1,9 @@
-"""Which samples to label next: uncertain ones that differ from each other.
+"""Active learning: which samples to label next, uncertain ones that differ from each other.
 
-Of the samples whose two most probable classes are nearest to each other (the margin: Scheffer, Decomain, Wrobel, IDA
-2001), clusters are made in which uncertain samples weigh more, and the sample nearest to each center is chosen
-(Zhdanov: Diverse mini-batch active learning, 2019, algorithm 1). Where nothing is known of the classes yet, all samples
-weigh the same and all are clustered, so that what is chosen stands for the whole.
+The samples with the smallest margin between their two most probable classes (Scheffer, Decomain, Wrobel, IDA 2001) are
+clustered, weighted by uncertainty, and the sample nearest to each center is chosen (Zhdanov: Diverse mini-batch active
+learning, 2019, algorithm 1). Where no classes are known yet, all samples are clustered with equal weights, so that the
+chosen ones represent the whole.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from torch import Tensor
 from falconet.training.linear_probe import Features
 
 _CANDIDATES = 10
-"""So many times as many samples as are chosen are clustered, the most uncertain ones: beta of the paper."""
-COMPONENTS = 64
+"""Clustered samples per chosen one, the most uncertain ones: beta of the paper."""
+_COMPONENTS = 64
 """Principal components by which samples are compared, at most: distances in more of them say the same, more slowly.
 
-Sparse features have so many directions of a truncated singular value decomposition instead, since to center them would
-fill them up: latent semantic analysis (Deerwester et al., JASIS, 1990).
+Sparse features are projected by truncated singular value decomposition instead, since centering would make them dense:
+latent semantic analysis (Deerwester et al., JASIS, 1990).
 """
 _STEPS = 20
-"""Of the clustering, at most."""
+"""Steps of k-means, at most."""
 
 
 def measure_uncertainty(
     probabilities: Float64[Tensor, "samples classes"],
 ) -> Float64[Tensor, " samples"]:
-    """Return 1 less the difference of the two highest probabilities: 1 where they are equal, 0 where one is certain."""
+    """Return 1 minus the margin of the two highest probabilities: 1 where they are equal, 0 where one is certain."""
     highest = probabilities.topk(2, dim=1).values
     return 1 - (highest[:, 0] - highest[:, 1])
 
@@ -43,8 +43,8 @@ def choose_samples(
     """Return the positions of at most `count` samples, the first to be labeled first.
 
     `features` are `(samples, features)`, dense or sparse (CSR). `uncertainty`, from 0 to 1, weighs samples; None: it
-    is not known. The order is that of uncertainty, or without it that of the sizes of the clusters which the samples
-    stand for. The seed decides where clustering begins.
+    is unknown. The order is by uncertainty, or without it by the size of the sample's cluster. The seed decides the
+    initial centers.
     """
     count = min(count, len(features))
     if uncertainty is None:
@@ -55,16 +55,16 @@ def choose_samples(
         weights = uncertainty[pool].clamp(min=1e-6)
     points = reduce_features(features, seed)[pool]
     centers, members = _cluster(points, weights, count, torch.Generator().manual_seed(seed))
-    chosen = choose_nearest(points, centers)
+    chosen = _choose_nearest(points, centers)
     importance = members[: len(chosen)] if uncertainty is None else weights[chosen]
     return pool[chosen[importance.argsort(descending=True, stable=True)]]
 
 
 def reduce_features(features: Features, seed: int) -> Float[Tensor, "samples components"]:
-    """Return features about their mean, in the directions in which they differ most."""
+    """Return centered features in their first principal components."""
     sparse = features.layout == torch.sparse_csr
     whole = features if sparse else features.float() - features.float().mean(dim=0)
-    components = min(COMPONENTS, *whole.shape)
+    components = min(_COMPONENTS, *whole.shape)
     if components == whole.shape[1] and not sparse:
         return whole
     with torch.random.fork_rng(devices=[]):
@@ -81,7 +81,7 @@ def _cluster(
     generator: torch.Generator,
 ) -> tuple[Float[Tensor, "clusters components"], Float64[Tensor, " clusters"]]:
     """Return the centers of weighted k-means, begun as k-means++ (Arthur, Vassilvitskii, 2007), and their weights."""
-    centers = points[draw_centers(points, weights, count, generator)]
+    centers = points[_draw_centers(points, weights, count, generator)]
     weighted = weights[:, None].to(points.dtype) * points
     for _ in range(_STEPS):
         nearest = torch.cdist(points, centers).argmin(dim=1)
@@ -96,13 +96,13 @@ def _cluster(
     return centers, total
 
 
-def draw_centers(
+def _draw_centers(
     points: Float[Tensor, "points components"],
     weights: Float64[Tensor, " points"],
     count: int,
     generator: torch.Generator,
 ) -> list[int]:
-    """Return points drawn one by one with a probability of weight times squared distance to those before."""
+    """Return points drawn one by one with probability proportional to weight times squared distance to those before."""
     drawn: list[int] = []
     distances = torch.ones_like(weights)
     for _ in range(count):
@@ -115,10 +115,10 @@ def draw_centers(
     return drawn
 
 
-def choose_nearest(
+def _choose_nearest(
     points: Float[Tensor, "points components"], centers: Float[Tensor, "clusters components"]
 ) -> Int64[Tensor, " clusters"]:
-    """Return for each center the nearest point that no center before it took."""
+    """Return the nearest point of each center that no center before it took."""
     distances = torch.cdist(centers, points)
     chosen = []
     for row in distances:

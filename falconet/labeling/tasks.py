@@ -1,4 +1,4 @@
-"""Samples as tasks of Label Studio, and as what a page shows of them."""
+"""Conversion of samples to tasks of Label Studio, and to the page's display."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from falconet.data.wav import WavFiles
 from falconet.errors import DataError
 from falconet.labeling.adapters import ADAPTERS, Views
 from falconet.labeling.pool import Row, relative_name
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 from falconet.tables import is_encodable
 
 
 @dataclass(frozen=True, eq=False)
 class TaskMaker:
-    """Makes tasks of one source."""
+    """A converter of one source's samples to tasks."""
 
     root: Path
-    """The source's folder, or the folder that its file lies in."""
-    kind: Kind
+    """The source's folder, or the folder of its file."""
+    kind: ModalityName
     control: Control
     split_key: str
     """The key of a task's data that holds its split."""
@@ -33,7 +33,7 @@ class TaskMaker:
     def make(
         self, samples: Samples, index: int, label: str | None, split: str | None, row: Row | None
     ) -> LabelStudioTask:
-        """Return the task of a sample: the original one, or one that holds the sample or tells where it lies."""
+        """Return the task of a sample: the original one, or one with the sample or its path."""
         if row is not None and row.task is not None:
             return self.keep(row.task, label, split)
         name = self.name(samples, index)
@@ -44,9 +44,9 @@ class TaskMaker:
         return {"data": data, "annotations": annotations, "predictions": []}
 
     def keep(self, task: LabelStudioTask, label: str | None, split: str | None) -> LabelStudioTask:
-        """Return an original task that, read again, has the label and the split which its sample has.
+        """Return an original task with the label and the split of its sample, where they are missing.
 
-        A label may stand in its data: once one task has an annotation, all others need one too. A split may be missing.
+        A label may be in its data alone: once one task has an annotation, all others need one too.
         """
         kept = dict(task)
         if label is not None and not label_studio.list_choices(task, self.control.name):
@@ -57,7 +57,7 @@ class TaskMaker:
         return kept
 
     def name(self, samples: Samples, index: int) -> str:
-        """Return what a sample is called within the source."""
+        """Return a sample's name within the source."""
         return relative_name(samples.name(index), self.root)
 
     def describe(self, samples: Samples, index: int) -> dict[str, Any]:
@@ -69,13 +69,13 @@ class TaskMaker:
         return {key: ADAPTERS[self.kind].embed(samples, index)}
 
 
-def choose_key(samples: Samples, kind: Kind) -> str:
+def choose_key(samples: Samples, kind: ModalityName) -> str:
     """Return the key of a task's data that holds a sample."""
     return "audio" if isinstance(samples, WavFiles) else kind
 
 
-def show(sample: Any, kind: Kind) -> Views:
-    """Return what the page shows of a sample."""
+def show(sample: Any, kind: ModalityName) -> Views:
+    """Return the page's display of a sample."""
     return ADAPTERS[kind].show(sample)
 
 
@@ -96,7 +96,7 @@ def format_task(task: Any) -> str:
 def cut_task(task: Mapping[str, Any]) -> tuple[str, str]:
     """Return a task as JSON, cut where a further annotation is written: after the last one of its list.
 
-    So a page adds one without reading the rest, whose numbers a browser would round.
+    So the page adds one without parsing the rest, whose numbers a browser would round.
     """
     keys = list(task)
     place = keys.index("annotations") if "annotations" in keys else len(keys)

@@ -1,4 +1,4 @@
-"""Figures of merit as pure functions of logits and labels, without importing torch."""
+"""Metrics as pure functions of logits and labels, without importing torch."""
 
 from falconet.metrics.calibration import (
     ReliabilityBin,

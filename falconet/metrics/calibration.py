@@ -8,26 +8,26 @@ from jaxtyping import Float64
 
 from falconet.metrics.classification import Labels, Logits, log_softmax, softmax
 
-BINS = 15
-"""As in Guo et al., 2017."""
+_BINS = 15
+"""Default number of bins, as in Guo et al., 2017."""
 
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """The answers of like confidence; fractions of 0 to 1."""
+    """Predictions of similar confidence; fractions of 0 to 1."""
 
     lower: float
-    """Confidences of this bin lie above it ..."""
+    """Lower bound of the confidences in this bin, exclusive."""
     upper: float
-    """... and up to it."""
+    """Upper bound of the confidences in this bin, inclusive."""
     confidence: float
-    """Mean probability of the answers."""
+    """Mean confidence of the predictions."""
     accuracy: float
     count: int
 
 
-def bin_reliability(logits: Logits, labels: Labels, bins: int = BINS) -> list[ReliabilityBin]:
-    """Return the bins of equal width that hold answers, of low to high confidence (Guo et al., 2017, section 2)."""
+def bin_reliability(logits: Logits, labels: Labels, bins: int = _BINS) -> list[ReliabilityBin]:
+    """Return the non-empty bins of equal width, of low to high confidence (Guo et al., 2017, section 2)."""
     probabilities = softmax(logits)
     confidence = probabilities.max(axis=1)
     hits = (probabilities.argmax(axis=1) == labels).astype(np.float64)
@@ -42,13 +42,13 @@ def bin_reliability(logits: Logits, labels: Labels, bins: int = BINS) -> list[Re
     ]
 
 
-def expected_calibration_error(logits: Logits, labels: Labels, bins: int = BINS) -> float:
+def expected_calibration_error(logits: Logits, labels: Labels, bins: int = _BINS) -> float:
     """Return the mean gap between confidence and accuracy over equal-width bins (Guo et al., 2017, equation 3)."""
     return average_gaps(bin_reliability(logits, labels, bins))
 
 
 def average_gaps(bins: list[ReliabilityBin]) -> float:
-    """Return the expected calibration error of answers that are in bins."""
+    """Return the expected calibration error of binned predictions."""
     return sum(item.count * abs(item.accuracy - item.confidence) for item in bins) / sum(item.count for item in bins)
 
 
@@ -64,10 +64,14 @@ def list_brier_scores(logits: Logits, labels: Labels) -> Float64[np.ndarray, " s
     return np.asarray(np.square(gaps).sum(axis=1))
 
 
+_PRECISION = 1e-7
+"""Largest relative error of a fitted temperature."""
+
+
 def fit_temperature(logits: Logits, labels: Labels) -> float:
     """Return the temperature T for which softmax(logits / T) fits the labels best (Guo et al., 2017, section 4.2).
 
-    Log-loss is minimized. Where every answer is right it has no minimum but falls for ever as T goes to 0, to
+    Log-loss is minimized. Where every prediction is correct it has no minimum but falls for ever as T goes to 0, to
     certainty that no sample can support. Targets are therefore smoothed as in Platt (1999, section 2.2): of N samples
     all right, the rule of succession expects the next one to be wrong with probability 1 / (N + 2). That fraction of
     each target goes to the strongest of the wrong classes, where mistakes happen. It weighs as much as one more
@@ -91,7 +95,7 @@ def fit_temperature(logits: Logits, labels: Labels) -> float:
     # The loss is convex in 1/T: Newton's steps, kept between a point where it falls and one where it rises.
     low, high, sharpness, step = 0.0, np.inf, 1.0, np.inf
     while abs(step) > _PRECISION * sharpness:
-        slope, curvature = differentiate(scaled, sharpness)
+        slope, curvature = _differentiate(scaled, sharpness)
         low, high = (sharpness, high) if slope < wanted else (low, sharpness)
         following = sharpness - (slope - wanted) / curvature if curvature > 0 else np.inf
         if not low < following < high:
@@ -101,19 +105,19 @@ def fit_temperature(logits: Logits, labels: Labels) -> float:
 
 
 _FOLDS = 5
-"""Into which samples are parted to ask whether a temperature holds for others; few leave most of them to fit it on."""
+"""Folds of the cross-validation of a temperature; few folds still leave most samples to fit it on."""
 _MIN_SAMPLES = 100
-"""Of fewer, folds themselves say too little: see `choose_temperature`."""
+"""Fewest samples to choose a temperature by: see `choose_temperature`."""
 
 
 @dataclass(frozen=True)
 class TemperatureChoice:
-    """Whether a temperature is worth having; log-losses in nats."""
+    """The temperature that is kept, and why; log-losses in nats."""
 
     temperature: float
-    """1 where none is."""
+    """The temperature; 1 where a fitted one is not kept."""
     reason: str
-    """Why it is 1, as a sentence; empty where the fitted one is kept."""
+    """Why the temperature is 1, as a sentence; empty where the fitted one is kept."""
 
 
 def choose_temperature(logits: Logits, labels: Labels) -> TemperatureChoice:
@@ -151,7 +155,7 @@ def choose_temperature(logits: Logits, labels: Labels) -> TemperatureChoice:
     )
 
 
-def differentiate(logits: Logits, sharpness: float) -> tuple[float, float]:
+def _differentiate(logits: Logits, sharpness: float) -> tuple[float, float]:
     """Return mean and variance of logits under softmax(sharpness * logits), averaged over samples.
 
     They are the first two derivatives by sharpness of the mean log of the softmax's denominator.
@@ -160,7 +164,3 @@ def differentiate(logits: Logits, sharpness: float) -> tuple[float, float]:
     means = (probabilities * logits).sum(axis=1)
     squares = (probabilities * logits**2).sum(axis=1)
     return float(means.mean()), float((squares - means**2).mean())
-
-
-_PRECISION = 1e-7
-"""Relative error of a temperature."""

@@ -1,4 +1,4 @@
-"""Figures of merit as pure functions of logits and labels; equal to scikit-learn's, without importing it or torch.
+"""Metrics as pure functions of logits and labels; equal to scikit-learn's, without importing it or torch.
 
 Averages over classes count the classes that occur among labels or predictions, and a ratio with nothing in its
 denominator is 0, both as in scikit-learn.
@@ -22,7 +22,7 @@ class ClassScores:
     recall: float
     f1: float
     support: int
-    """Samples of this class."""
+    """Number of samples of this class."""
 
 
 def count_confusion(predictions: Labels, labels: Labels, num_classes: int) -> Confusion:

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float64, Int64
 from falconet.metrics.classification import Labels, Logits, softmax
 
 _POINTS = 100
-"""Of a thinned curve: more than a picture of a few hundred pixels shows."""
+"""Points of a thinned curve, more than a plot of a few hundred pixels shows."""
 
 _Scores = Float64[np.ndarray, " samples"]
 Points = Float64[np.ndarray, " points"]
@@ -23,7 +23,7 @@ class Curve:
     """Points for falling thresholds, and the area under them."""
 
     thresholds: Points
-    """Samples of this score and above are taken."""
+    """Scores at and above which samples are taken."""
     x: Points
     y: Points
     area: float
@@ -57,10 +57,10 @@ def roc_curve(scores: _Scores, positive: Bool[np.ndarray, " samples"]) -> Curve 
 
 
 def coverage_curve(logits: Logits, labels: Labels) -> Curve:
-    """Return accuracy (y) among the answers that are at least so confident, over their fraction (x).
+    """Return accuracy (y) among the most confident predictions, over their fraction (x).
 
-    The area is AURC: the error among answers at least as confident as a sample's, averaged over samples (Geifman,
-    Uziel, El-Yaniv, ICLR 2019); 0 is best, and lower where mistakes are the least confident answers.
+    The area is AURC: the error among predictions at least as confident as a sample's, averaged over samples (Geifman,
+    Uziel, El-Yaniv, ICLR 2019); 0 is best, and lower where mistakes are the least confident predictions.
     """
     probabilities = softmax(logits)
     right = probabilities.argmax(axis=1) == labels
@@ -70,9 +70,9 @@ def coverage_curve(logits: Logits, labels: Labels) -> Curve:
 
 
 def find_threshold(curve: Curve, precision: float) -> float | None:
-    """Return the lowest confidence from which on answers are right with the wanted accuracy; None where none is.
+    """Return the lowest confidence at and above which predictions have the wanted accuracy; None where there is none.
 
-    `curve` is that of coverage. The lowest leaves most answers.
+    `curve` is that of coverage. The lowest keeps most predictions.
     """
     enough = np.flatnonzero(curve.y >= precision)
     return float(curve.thresholds[enough[-1]]) if len(enough) else None

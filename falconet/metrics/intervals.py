@@ -1,4 +1,4 @@
-"""How far chance may have moved a figure: score and bootstrap intervals, and McNemar's test between two models.
+"""Uncertainty of metrics: score and bootstrap intervals, and McNemar's test between two models.
 
 Bootstrap intervals are bias-corrected and accelerated (BCa): B. Efron, R. Tibshirani, "An Introduction to the
 Bootstrap", 1993, section 14.3. The plain percentile interval (13.3) is a little quicker, but macro F1 is biased and
@@ -22,8 +22,8 @@ from falconet.metrics.classification import Confusion, average_classes
 
 Interval = tuple[float, float]
 
-RESAMPLES = 1000
-"""As many as Efron and Tibshirani ask for at 95% (section 14.3)."""
+_RESAMPLES = 1000
+"""Number of resamples, as Efron and Tibshirani recommend at 95% (section 14.3)."""
 _SEED = 0
 
 
@@ -42,15 +42,15 @@ def wilson_interval(hits: int, count: int, confidence: float = 0.95) -> Interval
 def paired_interval(only_first: float, only_second: float, count: float, confidence: float = 0.95) -> Interval:
     """Return the score interval of a difference of two fractions of the same samples (Tango, 1998).
 
-    `only_first` and `only_second` are how many of `count` samples one model alone answers right; their difference is
-    that of the accuracies. Unlike resampling it is sound for few such samples, and for none, where it is the score
+    `only_first` and `only_second` are how many of `count` samples only one model predicts correctly; their difference
+    is that of the accuracies. Unlike resampling it is sound for few such samples, and for none, where it is the score
     interval of a fraction of which nothing was seen. See T. Tango, "Equivalence test and confidence interval for the
     difference in proportions for the paired-sample design", Statistics in Medicine 17.
     """
     z = NormalDist().inv_cdf((1 + confidence) / 2)
 
     def score(difference: float) -> float:
-        # The likeliest fraction that the second alone answers right, given the difference.
+        # The most likely fraction that only the second predicts correctly, given the difference.
         middle = (2 * count - only_first + only_second) * difference - only_first - only_second
         product = only_second * difference * (1 - difference)
         fraction = (math.sqrt(max(middle**2 + 8 * count * product, 0.0)) - middle) / (4 * count)
@@ -69,7 +69,7 @@ def paired_interval(only_first: float, only_second: float, count: float, confide
 
 
 def bootstrap_macro(
-    confusion: Confusion, confidence: float = 0.95, resamples: int = RESAMPLES
+    confusion: Confusion, confidence: float = 0.95, resamples: int = _RESAMPLES
 ) -> tuple[Interval | None, Interval | None, Interval | None]:
     """Return the intervals of macro precision, recall and F1.
 
@@ -88,12 +88,12 @@ def bootstrap_macro(
     total = int(counts.sum())
     drawn = np.random.default_rng(_SEED).multinomial(total, counts / total, size=resamples).astype(np.float64)
     without_one = score(counts - np.eye(len(counts)))
-    precision, recall, f1 = accelerate(score(counts[None])[0], score(drawn), without_one, counts, confidence)
+    precision, recall, f1 = _accelerate(score(counts[None])[0], score(drawn), without_one, counts, confidence)
     return precision, recall, f1
 
 
 def bootstrap_means(
-    values: Float64[np.ndarray, "samples figures"], confidence: float = 0.95, resamples: int = RESAMPLES
+    values: Float64[np.ndarray, "samples figures"], confidence: float = 0.95, resamples: int = _RESAMPLES
 ) -> list[Interval | None]:
     """Return the interval of each column's mean; None where all values of one are equal."""
     count = len(values)
@@ -105,10 +105,10 @@ def bootstrap_means(
         row[:] = columns @ np.bincount(generator.integers(count, size=count), minlength=count) / count
     estimate = values.mean(axis=0)
     # The mean without a sample, up to a factor, which is all that acceleration asks for.
-    return accelerate(estimate, means, estimate - values, np.ones(count), confidence)
+    return _accelerate(estimate, means, estimate - values, np.ones(count), confidence)
 
 
-def accelerate(
+def _accelerate(
     estimates: Float64[np.ndarray, " figures"],
     drawn: Float64[np.ndarray, "draws figures"],
     without_one: Float64[np.ndarray, "cells figures"],
@@ -148,9 +148,9 @@ def mcnemar_p_value(
 ) -> float:
     """Return the p value that two models err equally often (McNemar, 1947), by the exact binomial test.
 
-    It rests on the samples that one model alone answers right, however many: each is as likely to be the one's as the
-    other's if the models are alike. No approximation is used. 1 where there are none. "greater" asks whether the first
-    is better, so that only samples in its favor count as signs of a difference.
+    It rests on the samples that only one model predicts correctly, however many: each is as likely to be the first's
+    as the second's if the models are alike. No approximation is used. 1 where there are none. "greater" asks whether
+    the first is better, so that only samples in its favor count as signs of a difference.
     """
     count = only_first + only_second
     # Whole numbers of any length: nothing is rounded before the division.
@@ -162,7 +162,7 @@ def mcnemar_p_value(
 
 
 def count_pairs(first: Bool[np.ndarray, " samples"], second: Bool[np.ndarray, " samples"]) -> tuple[int, int, int, int]:
-    """Return how many samples both models answer right, only the first, only the second, neither."""
+    """Return how many samples both models, only the first, only the second, and neither predict correctly."""
     cells = np.bincount(2 * ~first + ~second, minlength=4).tolist()
     return cells[0], cells[1], cells[2], cells[3]
 

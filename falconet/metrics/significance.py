@@ -1,4 +1,4 @@
-"""Whether one model is better than another, from their answers to the same samples, over several seeds each.
+"""Tests whether one model is better than another, from predictions of the same samples, over several seeds each.
 
 Two things make the accuracy of a way of training uncertain: which samples the test split happens to hold, and which
 seed training happened to have. Models share the samples, so these are compared in pairs (Dietterich: Approximate
@@ -22,26 +22,26 @@ from jaxtyping import Bool, Float64, Int64
 
 FirstAnswers = Bool[np.ndarray, "first_seeds samples"]
 SecondAnswers = Bool[np.ndarray, "second_seeds samples"]
-"""Whether the network of each seed answers each sample right."""
+"""Whether the network of each seed predicts each sample correctly."""
 
 
 @dataclass(frozen=True)
 class PairTest:
-    """How much better a first model answers than a second; fractions of 0 to 1."""
+    """How much more accurate a first model is than a second; fractions of 0 to 1."""
 
     difference: float
-    """Of the mean accuracies."""
+    """Difference of the mean accuracies, first less second."""
     interval: tuple[float, float]
     """95% interval of the difference."""
     p_value: float
-    """Two-sided: of so large a difference between models that are equally good."""
+    """Two-sided p-value of the difference under equally good models."""
 
 
 def compare_models(first: FirstAnswers, second: SecondAnswers) -> PairTest:
     """Test whether two models are equally good on average over samples and seeds.
 
     Of models A and B with S seeds each (they may differ) and N samples, let d_n be the difference of the fractions of
-    seeds that answer sample n right. The variance of the mean difference is
+    seeds that predict sample n correctly. The variance of the mean difference is
 
         V = mean(d_n^2) / N  +  sum over A, B of max(0, s^2 - m / N) / S.
 
@@ -52,7 +52,7 @@ def compare_models(first: FirstAnswers, second: SecondAnswers) -> PairTest:
 
     The statistic follows Student's t, whose degrees of freedom are Satterthwaite's (Biometrics Bulletin 2, 1946), S - 1
     for a model's seeds, and for samples 2 N / (kurtosis of d_n - 1), but at most N - 1: about twice the number of
-    samples that the models answer differently, however many they agree on.
+    samples that the models predict differently, however many they agree on.
 
     Equal models, simulated in `tests/metrics/test_significance.py`, are called different at p < 0.05 in 1 to 6% of
     cases where seeds matter, and in 0.5 to 4% where they do not, which a few seeds cannot tell; a test of the samples
@@ -66,7 +66,7 @@ def compare_models(first: FirstAnswers, second: SecondAnswers) -> PairTest:
         return PairTest(difference, (-1.0, 1.0), 1.0)
     excess = float((differences**4).mean()) / squares**2 - 1 if squares else 0.0
     parts = [(squares / count, squares / count, min(2 * count / excess, count - 1) if excess else count - 1)]
-    parts += [seed_variance(answers) for answers in (first, second) if len(answers) > 1]
+    parts += [_seed_variance(answers) for answers in (first, second) if len(answers) > 1]
     variance = sum(part for part, _, _ in parts)
     if not variance:
         # No two networks differ anywhere. So would they with a fraction of 3 / n of such samples, in 5% of splits
@@ -80,7 +80,7 @@ def compare_models(first: FirstAnswers, second: SecondAnswers) -> PairTest:
     return PairTest(difference, interval, student_tails(difference / error, freedom))
 
 
-def seed_variance(answers: FirstAnswers) -> tuple[float, float, float]:
+def _seed_variance(answers: FirstAnswers) -> tuple[float, float, float]:
     """Return what seeds add to the variance of a model's mean accuracy, that with the interaction, and its freedom."""
     seeds, count = answers.shape
     accuracies, fractions = answers.mean(axis=1, keepdims=True), answers.mean(axis=0, keepdims=True)
@@ -103,8 +103,8 @@ def correct_holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in corrected]
 
 
-NODES: tuple[Float64[np.ndarray, " nodes"], Float64[np.ndarray, " nodes"]] = np.polynomial.legendre.leggauss(100)
-FAR = 10.0
+_NODES: tuple[Float64[np.ndarray, " nodes"], Float64[np.ndarray, " nodes"]] = np.polynomial.legendre.leggauss(100)
+_FAR = 10.0
 """Standard deviations beyond which a normal density is below what double precision tells from 0."""
 
 
@@ -114,10 +114,10 @@ def student_tails(statistic: float, freedom: float) -> float:
     With t = sqrt(v) tan(u) for v degrees of freedom, the density is proportional to cos(u)^(v - 1), which is below that
     of a normal variable of std 1 / sqrt(v - 1). Exact to 1e-4 for v of 1 and more.
     """
-    start, end = math.atan(abs(statistic) / math.sqrt(freedom)), min(math.pi / 2, FAR / math.sqrt(freedom))
+    start, end = math.atan(abs(statistic) / math.sqrt(freedom)), min(math.pi / 2, _FAR / math.sqrt(freedom))
     if start >= end:
         return 0.0
-    nodes, weights = NODES
+    nodes, weights = _NODES
     angles = start + (end - start) * (nodes + 1) / 2
     area = float((weights * np.cos(angles) ** (freedom - 1)).sum()) * (end - start) / 2
     scale = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - math.log(math.pi) / 2

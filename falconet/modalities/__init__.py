@@ -14,11 +14,11 @@ from falconet.modalities.image import IMAGE
 from falconet.modalities.modality import Modality as Modality
 from falconet.modalities.series import SERIES
 from falconet.modalities.text import TEXT
-from falconet.spec import InputSpec, Kind
+from falconet.spec import InputSpec, ModalityName
 
-MODALITIES: Mapping[Kind, Modality] = MappingProxyType({"image": IMAGE, "series": SERIES, "text": TEXT})
+MODALITIES: Mapping[ModalityName, Modality] = MappingProxyType({"image": IMAGE, "series": SERIES, "text": TEXT})
 EXTENSIONS = frozenset[str]().union(*(modality.extensions for modality in MODALITIES.values()))
-"""Of files that hold a sample each."""
+"""Suffixes of files that hold one sample each."""
 
 
 def modality_of(spec: InputSpec) -> Modality:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from falconet.spec import InputSpec, Kind
+from falconet.spec import InputSpec, ModalityName
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,39 +16,39 @@ if TYPE_CHECKING:
 class Modality:
     """A kind of sample."""
 
-    name: Kind
+    name: ModalityName
     spec_type: type[InputSpec]
-    """What is written down about how a raw sample becomes a model's input."""
+    """Class of the input spec: how a raw sample becomes a model's input."""
     plural: str
-    """Several samples, in words."""
+    """Word for several samples."""
     files: str
-    """Several files of a sample each, in words."""
+    """Words for several files that hold one sample each."""
     extensions: frozenset[str]
-    """Of files that hold a sample each, in lower case, with their dot."""
+    """Suffixes of files that hold one sample each, in lower case, with the dot."""
     has_format: bool
-    """Whether such a file tells by its content that it is one; any file at all may be read as a text."""
+    """Whether the content of such a file shows that it is one; any file at all may be read as a text."""
     example: str
-    """Name of such a file, to be shown."""
+    """Example of the name of such a file, for messages."""
     axes: int
-    """How many numbers the size of an input has, besides its channels."""
+    """Number of dimensions of an input's size, besides its channels."""
     unit: str
-    """What they count."""
+    """Unit of an input's size, in words."""
     raw_unit: str
-    """What the length of a raw sample counts."""
+    """Unit of the length of a raw sample, in words."""
     has_tokens: bool
-    """Whether inputs are numbers of tokens, int64 with 0 as padding, which a tokenizer makes; else they are float32."""
+    """Whether inputs are token IDs of a tokenizer, int64 with 0 as padding; else they are float32."""
     missing_is_nan: bool
-    """Whether NaN stands in inputs for missing values, and for padding after the end."""
+    """Whether NaN in inputs means a missing value, or padding after the end."""
     has_statistics: bool
     """Whether inputs are normalized by the mean and standard deviation of training samples."""
     bounded: bool
-    """Whether values have bounds, as those of pixels: before they are normalized, inputs lie in 0..1."""
+    """Whether values are bounded, as those of pixels are: before normalization, inputs lie in 0..1."""
     describe_input: Callable[[Any], str]
-    """From an input spec to what a model takes, in words."""
+    """Describes the input of a model, given its input spec."""
     describe_samples: Callable[[Any], str]
-    """From a Dataset, or a report about one, to what its samples are and how large."""
+    """Describes the kind and size of the samples of a Dataset, or of a report about one."""
     name_task: Callable[[Any], str]
-    """From an input spec to what the Hugging Face Hub calls classification of such samples."""
+    """Returns the Hugging Face Hub's name for classification of such samples, given an input spec."""
 
     def in_channels(self, spec: Any) -> int:
         """Return what a network is built for besides sizes: channels, or the size of the vocabulary."""
@@ -63,7 +63,7 @@ class Modality:
         return input_size if self.has_tokens else (in_channels, *input_size)
 
     def make_blank(self, *shape: int) -> Tensor:
-        """Return inputs of ones, to trace a network or to ask what it costs; no token may be 0, which is padding."""
+        """Return inputs of ones, to trace a network or measure its cost; no token may be 0, which is padding."""
         import torch
 
         return torch.ones(shape, dtype=torch.long if self.has_tokens else torch.float32)

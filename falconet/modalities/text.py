@@ -1,4 +1,4 @@
-"""Texts: strings, of which a tokenizer makes numbers."""
+"""Texts: strings, which a tokenizer turns into token IDs."""
 
 from __future__ import annotations
 

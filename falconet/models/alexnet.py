@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from falconet.models.options import Stem, check_fraction, check_smallest, choose_stem
 
 _SMALLEST = {"imagenet": 63, "small": 7}
-"""Pixels of which each stem leaves something."""
+"""Smallest side in pixels, by stem."""
 
 
 class AlexNet(nn.Module):

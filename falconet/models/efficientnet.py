@@ -29,15 +29,15 @@ from falconet.models.options import Stem, check_choice, check_fraction, check_po
 
 Padding = Literal["symmetric", "same"]
 
-ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15
-NATIVE_SIZE = 224
-STEM, HEAD = 32, 1280
-DIVISOR = 8
-"""Numbers of channels are multiples of it."""
-MIN_PHI, MAX_PHI = -20, 10
-"""B7, the largest that was published, has about 6.5; each whole step doubles the cost."""
-SQUEEZE = 4
-"""A block's squeeze-and-excitation has a fourth of the channels that enter the block."""
+_ALPHA, _BETA, _GAMMA = 1.2, 1.1, 1.15
+_NATIVE_SIZE = 224
+_STEM, HEAD = 32, 1280
+_DIVISOR = 8
+"""Divisor of all numbers of channels."""
+_MIN_PHI, _MAX_PHI = -20, 10
+"""Range of phi: B7, the largest that was published, has about 6.5; each whole step doubles the cost."""
+_SQUEEZE = 4
+"""Reduction ratio of squeeze-and-excitation, relative to the channels that enter the block."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class Stage:
     """Blocks of one size: a line of the paper's table 1."""
 
     expand: int
-    """How many times as many channels the depthwise convolution has as its block's input."""
+    """Expansion ratio: channels of the depthwise convolution, relative to the block's input."""
     kernel: int
     stride: int
-    """Of the first block."""
+    """Stride of the first block."""
     channels: int
     repeats: int
 
@@ -66,7 +66,7 @@ STAGES = (
 
 @dataclass(frozen=True)
 class Scaling:
-    """How much larger a network is than B0."""
+    """Factors of depth, width and resolution relative to B0."""
 
     depth: float
     width: float
@@ -75,10 +75,10 @@ class Scaling:
     @property
     def input_size(self) -> int:
         """Side of the input in pixels, for which the paper rounds as it likes; here the nearest multiple of 4."""
-        return max(4 * round(NATIVE_SIZE * self.resolution / 4), 4)
+        return max(4 * round(_NATIVE_SIZE * self.resolution / 4), 4)
 
 
-def scale_compound(phi: float, alpha: float = ALPHA, beta: float = BETA, gamma: float = GAMMA) -> Scaling:
+def scale_compound(phi: float, alpha: float = _ALPHA, beta: float = _BETA, gamma: float = _GAMMA) -> Scaling:
     """Return depth, width and resolution for any phi, below zero too, as factors of B0's (equation 3)."""
     return Scaling(alpha**phi, beta**phi, gamma**phi)
 
@@ -86,8 +86,8 @@ def scale_compound(phi: float, alpha: float = ALPHA, beta: float = BETA, gamma: 
 def make_divisible(channels: int, width: float) -> int:
     """Return a number of channels scaled to the nearest multiple of 8, but not by more than a tenth downwards."""
     scaled = channels * width
-    rounded = max(DIVISOR, int(scaled + DIVISOR / 2) // DIVISOR * DIVISOR)
-    return rounded + DIVISOR if rounded < 0.9 * scaled else rounded
+    rounded = max(_DIVISOR, int(scaled + _DIVISOR / 2) // _DIVISOR * _DIVISOR)
+    return rounded + _DIVISOR if rounded < 0.9 * scaled else rounded
 
 
 def round_repeats(repeats: int, depth: float) -> int:
@@ -105,17 +105,18 @@ class EfficientNet(nn.Module):
     width, depth, lite
         Which member of the family it is; set by the table of models, but for `efficientnet`, which scales B0 by `phi`.
     phi
-        None: `width` and `depth` stand.
+        Compound coefficient; None: `width` and `depth` count.
     stem
         `small`: the first convolution has stride 1; `auto`: that below 64 pixels.
     padding
-        Of convolutions of stride 2: `same` puts an odd pixel at the end, as TensorFlow does, whose weights need it.
+        Padding of strided convolutions: `same` puts an odd pixel at the end, as TensorFlow does, whose weights need it.
     dropout
-        Before the output.
+        Fraction of features that are zeroed in training, before the output.
     drop_path
-        Fraction of samples for which the last block's branch is dropped in training; of those before, in proportion.
+        Fraction of samples for which a branch is dropped in training, rising linearly from 0 in the first block towards
+        this after the last.
     norm_eps
-        Added to the variance in batch normalization.
+        Epsilon added to the variance in batch normalization.
 
     Raises ConfigError for an option's value that makes no network.
 
@@ -143,11 +144,11 @@ class EfficientNet(nn.Module):
         check_choice("padding", padding, get_args(Padding))
         check_positive("norm_eps", norm_eps)
         if phi is not None:
-            scaling = scale_compound(check_phi(phi))
+            scaling = scale_compound(_check_phi(phi))
             width, depth = scaling.width, scaling.depth
         style = Style(lite, padding, norm_eps)
         stride = 1 if choose_stem(stem, input_size) == "small" else 2
-        channels = STEM if lite else make_divisible(STEM, width)
+        channels = _STEM if lite else make_divisible(_STEM, width)
         self.features = nn.Sequential(convolve(in_channels, channels, 3, style, stride=stride))
         stages = scale_stages(width, depth, lite)
         total, built = sum(stage.repeats for stage in stages), 0
@@ -168,10 +169,10 @@ class EfficientNet(nn.Module):
         return logits
 
 
-def check_phi(phi: float) -> float:
+def _check_phi(phi: float) -> float:
     """Return phi. Raises ConfigError unless it is a number of which a network can be built."""
-    if isinstance(phi, bool) or not isinstance(phi, int | float) or not MIN_PHI <= phi <= MAX_PHI:
-        raise ConfigError(f"model.options.phi: wanted a number from {MIN_PHI} to {MAX_PHI}, found {phi!r}")
+    if isinstance(phi, bool) or not isinstance(phi, int | float) or not _MIN_PHI <= phi <= _MAX_PHI:
+        raise ConfigError(f"model.options.phi: wanted a number from {_MIN_PHI} to {_MAX_PHI}, found {phi!r}")
     return phi
 
 
@@ -187,7 +188,7 @@ def scale_stages(width: float, depth: float, lite: bool) -> list[Stage]:
 
 @dataclass(frozen=True)
 class Style:
-    """What all convolutions of a network have in common."""
+    """Settings that all convolutions of a network have in common."""
 
     lite: bool
     padding: Padding
@@ -242,7 +243,7 @@ class InvertedBottleneck(nn.Module):
             layers.append(convolve(in_channels, wide, 1, style))
         layers.append(convolve(wide, wide, stage.kernel, style, stride=stride, groups=wide))
         if not style.lite:
-            layers.append(SqueezeExcitation(wide, max(in_channels // SQUEEZE, 1), nn.SiLU))
+            layers.append(SqueezeExcitation(wide, max(in_channels // _SQUEEZE, 1), nn.SiLU))
         layers.append(convolve(wide, stage.channels, 1, style, activate=False))
         self.block = nn.Sequential(*layers)
         self.residual = stride == 1 and in_channels == stage.channels

@@ -12,10 +12,10 @@ from falconet.errors import ConfigError, MissingExtraError, UnknownNameError
 from falconet.models.forward_cost import measure_forward
 
 SECOND_OUTPUTS = ("googlenet", "inception_v3")
-"""Networks of torchvision with further classifiers for training, which are left out here."""
+"""Networks of torchvision with auxiliary classifiers for training, which are left out here."""
 
 
-READING = frozenset(
+_READING = frozenset(
     {
         "pretrained",
         "checkpoint_path",
@@ -29,25 +29,25 @@ READING = frozenset(
 """Options by which the libraries read or fetch weights; `pretrained` of `create_model` does so with its own checks."""
 
 
-def check_external_options(options: dict[str, Any]) -> None:
+def _check_external_options(options: dict[str, Any]) -> None:
     """Raise ConfigError for options by which a library would read a file or the network, or compute for long."""
-    for option in sorted(READING & options.keys()):
+    for option in sorted(_READING & options.keys()):
         raise ConfigError(f"model.options.{option}: wanted options of the network alone; weights go by --pretrained")
     for option, value in options.items():
-        check_numbers(option, value)
+        _check_numbers(option, value)
 
 
-MAX_OPTION = 1 << 15
-"""Of whole numbers: widths, depths and sizes of networks that would take seconds to be described are beyond it."""
+_MAX_OPTION = 1 << 15
+"""Largest number in an option; larger widths, depths and sizes would take seconds even without memory for weights."""
 
 
-def check_numbers(option: str, value: Any) -> None:
+def _check_numbers(option: str, value: Any) -> None:
     """Raise ConfigError for an option that holds a number so large that a library would compute with it for long."""
     if isinstance(value, dict | list | tuple):
         for item in value.values() if isinstance(value, dict) else value:
-            check_numbers(option, item)
-    elif isinstance(value, int | float) and not abs(value) <= MAX_OPTION:
-        raise ConfigError(f"model.options.{option}: wanted numbers of at most {MAX_OPTION}, found a larger one")
+            _check_numbers(option, item)
+    elif isinstance(value, int | float) and not abs(value) <= _MAX_OPTION:
+        raise ConfigError(f"model.options.{option}: wanted numbers of at most {_MAX_OPTION}, found a larger one")
 
 
 def build_timm(
@@ -57,7 +57,7 @@ def build_timm(
 
     Raises MissingExtraError without timm, UnknownNameError, and ConfigError for what the network cannot be built with.
     """
-    check_external_options(options)
+    _check_external_options(options)
     try:
         import timm
     except ImportError as error:
@@ -74,7 +74,7 @@ def build_timm(
         raise
     except Exception as error:  # Strange options make the library raise anything.
         raise _refuse("timm", name, error) from error
-    check_forward("timm", name, model, in_channels, input_size)
+    _check_forward("timm", name, model, in_channels, input_size)
     return model
 
 
@@ -86,7 +86,7 @@ def build_torchvision(
     Its first convolution is made anew for other than 3 channels. Raises UnknownNameError, and ConfigError for what the
     network cannot be built with.
     """
-    check_external_options(options)
+    _check_external_options(options)
     import torchvision
 
     known = torchvision.models.list_models(module=torchvision.models)
@@ -94,7 +94,7 @@ def build_torchvision(
         raise UnknownNameError("model of torchvision", architecture, known)
     builder = torchvision.models.get_model_builder(architecture)
     if architecture.startswith("vit"):
-        options = {"image_size": one_side(architecture, input_size), **options}
+        options = {"image_size": _one_side(architecture, input_size), **options}
     if architecture in SECOND_OUTPUTS:
         options = {"aux_logits": False, "init_weights": True, **options}
     try:
@@ -105,11 +105,11 @@ def build_torchvision(
         raise _refuse("torchvision", architecture, error) from error
     if in_channels != 3:
         replace_first_convolution(model, in_channels)
-    check_forward("torchvision", architecture, model, in_channels, input_size)
+    _check_forward("torchvision", architecture, model, in_channels, input_size)
     return model
 
 
-def one_side(name: str, input_size: tuple[int, int]) -> int:
+def _one_side(name: str, input_size: tuple[int, int]) -> int:
     """Return the side of a square. Raises ConfigError for another rectangle."""
     height, width = input_size
     if height != width:
@@ -124,7 +124,7 @@ def _refuse(library: str, name: str, error: Exception) -> ConfigError:
 
 
 @torch.inference_mode()
-def check_forward(library: str, name: str, model: nn.Module, in_channels: int, input_size: tuple[int, int]) -> None:
+def _check_forward(library: str, name: str, model: nn.Module, in_channels: int, input_size: tuple[int, int]) -> None:
     """Raise ConfigError unless an image of this size can go through a network; an outline has no weights to try it."""
     device = next(model.parameters()).device
     if device.type == "meta":

@@ -12,10 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from falconet.errors import ConfigError
-from falconet.models.info import find_outputs, get_model_info
+from falconet.models.info import find_classifiers, get_model_info
 
 MIN_SQUEEZED = 4
-"""Of the narrowest published squeeze-and-excitation; networks for small images would have a single unit."""
+"""Fewest squeezed channels, as in the narrowest published network; networks for small images would have only one."""
 
 
 class SqueezeExcitation(nn.Module):
@@ -58,7 +58,7 @@ class FitsStatistics(Protocol):
     """A network with fixed features that follow from statistics of its inputs, beside layers that learn."""
 
     def fit_statistics(self, batches: Iterable[Tensor]) -> None:
-        """Take them from training samples in random order, as the network gets them; called once, before training."""
+        """Compute the statistics from shuffled training samples, as the network gets them; called before training."""
 
 
 class SparseLinear(nn.Module):
@@ -88,7 +88,7 @@ class SparseLinear(nn.Module):
 
 
 COSINE_SCALE = 16.0
-"""Logits lie between minus and plus this, so that a softmax can come close to certainty."""
+"""Scale of the cosines: logits lie within +-16, so that a softmax can come close to certainty."""
 
 
 class CosineOutput(nn.Linear):
@@ -103,7 +103,7 @@ class CosineOutput(nn.Linear):
 
 def use_cosine_output(model: nn.Module) -> None:
     """Replace a network's dense output layer by one of cosines. Raises ConfigError where it ends otherwise."""
-    outputs = find_outputs(model)
+    outputs = find_classifiers(model)
     last, end = model.get_submodule(outputs[0]), list(model.modules())[-1]
     told = get_model_info(model).classifier is not None or hasattr(model, "get_classifier")
     # After the last weights of a network that does not tell may be a layer without any.

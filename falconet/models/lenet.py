@@ -35,9 +35,9 @@ C3_TABLE = (
     (0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5),
     (0, 1, 2, 3, 4, 5),
 )  # fmt: skip
-"""Table I of the paper: the channels of S2 that each of the 16 channels of C3 sees."""
+"""Channels of S2 that each of the 16 channels of C3 sees (table I of the paper)."""
 
-DIGIT_GLYPHS = (
+_DIGIT_GLYPHS = (
     ".#####. ...#... .#####. .#####. .....#. ####### ..####. ####### .#####. .#####.",
     "#.....# ..##... #.....# #.....# ....##. #...... .#..... ......# #.....# #.....#",
     "#.....# .#.#... ......# ......# ...#.#. #...... #...... ......# #.....# #.....#",
@@ -53,7 +53,7 @@ DIGIT_GLYPHS = (
 )
 """The ten digits as bitmaps of 7x12, side by side, drawn anew in the manner of the paper's figure 3."""
 
-CODE_LENGTH = 84
+_CODE_LENGTH = 84
 
 
 class ScaledTanh(nn.Module):
@@ -122,9 +122,9 @@ class RBFOutput(nn.Module):
         self.register_buffer("codes", output_codes(num_classes))
 
     def forward(self, x: Float[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:
-        # |x - c|^2 = |x|^2 - 2 x.c + |c|^2 and every code has |c|^2 = CODE_LENGTH.
-        distances = x.square().sum(dim=1, keepdim=True) - F.linear(x, 2 * self.codes) + CODE_LENGTH
-        return distances / -math.sqrt(CODE_LENGTH)
+        # |x - c|^2 = |x|^2 - 2 x.c + |c|^2 and every code has |c|^2 = _CODE_LENGTH.
+        distances = x.square().sum(dim=1, keepdim=True) - F.linear(x, 2 * self.codes) + _CODE_LENGTH
+        return distances / -math.sqrt(_CODE_LENGTH)
 
 
 def output_codes(num_classes: int) -> Float[Tensor, "classes 84"]:
@@ -135,14 +135,14 @@ def output_codes(num_classes: int) -> Float[Tensor, "classes 84"]:
     matrix is left, they are the low bits of a fixed pseudo-random sequence.
     """
     if num_classes <= 10:
-        pixels = np.array([list(row.replace(" ", "")) for row in DIGIT_GLYPHS]).reshape(12, 10, 7)
-        glyphs = np.where(pixels == "#", 1.0, -1.0).transpose(1, 0, 2).reshape(10, CODE_LENGTH)
+        pixels = np.array([list(row.replace(" ", "")) for row in _DIGIT_GLYPHS]).reshape(12, 10, 7)
+        glyphs = np.where(pixels == "#", 1.0, -1.0).transpose(1, 0, 2).reshape(10, _CODE_LENGTH)
         return torch.from_numpy(glyphs[:num_classes].astype(np.float32))
-    hadamard = paley_hadamard(CODE_LENGTH - 1)
+    hadamard = paley_hadamard(_CODE_LENGTH - 1)
     codes = np.concatenate([hadamard, -hadamard])
     missing = num_classes - len(codes)
     if missing > 0:
-        drawn = np.random.RandomState(1998).randint(0, 2, size=(missing, CODE_LENGTH)) * 2 - 1
+        drawn = np.random.RandomState(1998).randint(0, 2, size=(missing, _CODE_LENGTH)) * 2 - 1
         codes = np.concatenate([codes, drawn])
     return torch.from_numpy(codes[:num_classes].astype(np.float32))
 
@@ -182,10 +182,10 @@ class LeNet5(nn.Module):
         self.c3 = TableConv2d(6, C3_TABLE, 5)
         self.s4 = Subsampling(16)
         self.c5 = nn.Conv2d(16, 120, last_map)
-        self.f6 = nn.Linear(120, CODE_LENGTH)
-        self.output = RBFOutput(num_classes) if output == "rbf" else nn.Linear(CODE_LENGTH, num_classes)
+        self.f6 = nn.Linear(120, _CODE_LENGTH)
+        self.output = RBFOutput(num_classes) if output == "rbf" else nn.Linear(_CODE_LENGTH, num_classes)
         self.squash = ScaledTanh()
-        self.apply(initialize_as_1998)
+        self.apply(_initialize_as_1998)
 
     def get_classifier(self) -> nn.Module:
         """Return the output layer, as timm's networks do, so that wrappers find it even without weights of its own."""
@@ -199,7 +199,7 @@ class LeNet5(nn.Module):
         return logits
 
 
-def initialize_as_1998(module: nn.Module) -> None:
+def _initialize_as_1998(module: nn.Module) -> None:
     """Draw weights uniformly from +-2.4/fan-in and set biases to zero (the paper's appendix A)."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         bound = 2.4 / module.weight[0].numel()

@@ -24,15 +24,15 @@ from falconet.modalities import MODALITIES
 from falconet.models.layers import SparseLinear
 from falconet.models.ngrams import MAX_BUCKETS, hash_ngrams
 from falconet.models.options import check_count
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 
 _BYTES = 258
-"""Tokens up to which they are bytes, beside the two that no text has, and n-grams are pieces of words."""
-N_OF_BYTES, N_OF_WORDS = 5, 2
-"""Tokens of the longest n-grams where nobody says so; chosen on a validation split of banking77."""
+"""Largest vocabulary whose tokens are bytes, besides the two reserved ones, so that n-grams are parts of words."""
+_N_OF_BYTES, _N_OF_WORDS = 5, 2
+"""Default length of the longest n-grams, of bytes and of words; chosen on a validation split of banking77."""
 _LONGEST = 8
 _MULTIPLIER = 251
-"""Of the hash: the largest prime below 256, so that pairs of bytes rarely share a column."""
+"""Multiplier of the hash: the largest prime below 256, so that pairs of bytes rarely collide."""
 
 
 class Linear(nn.Module):
@@ -43,9 +43,9 @@ class Linear(nn.Module):
     num_classes, in_channels, input_size, kind
         As in `falconet.create_model`.
     n
-        Of texts: tokens of the longest n-grams; None: 5 where tokens are bytes, else 2.
+        Length of the longest n-grams of texts; None: 5 where tokens are bytes, else 2.
     buckets
-        Of texts: features that all n-grams of two tokens or more share; None: 65,536.
+        Hashed features for all n-grams of texts of two tokens or more; None: 65,536.
 
     Missing values of a series, and the steps after its end, count as the channel's mean, which is 0; steps beyond
     `input_size` are not seen. Until `fit_statistics` is called, all terms of a text are equally rare. Raises
@@ -58,7 +58,7 @@ class Linear(nn.Module):
         num_classes: int,
         in_channels: int,
         input_size: tuple[int, ...],
-        kind: Kind,
+        kind: ModalityName,
         *,
         n: int | None = None,
         buckets: int | None = None,
@@ -88,7 +88,7 @@ class Linear(nn.Module):
         return logits
 
     def fit_statistics(self, batches: Iterable[Tensor]) -> None:
-        """Take how rare the terms of texts are from training samples; other samples need nothing."""
+        """Fit the IDF of texts to training samples; other kinds need nothing."""
         if self.tfidf is not None:
             self.tfidf.fit_statistics(batches)
 
@@ -103,14 +103,14 @@ class HashedTfidf(nn.Module):
     n, buckets
         As in `Linear`.
 
-    With 1 + log(count) as term frequency and log((1 + n) / (1 + df)) + 1 as IDF, as scikit-learn's TfidfVectorizer has
-    them with `sublinear_tf`. A text without tokens has no features.
+    Term frequency is 1 + log(count), and IDF is log((1 + n) / (1 + df)) + 1, as in scikit-learn's TfidfVectorizer with
+    `sublinear_tf`. A text without tokens has no features.
 
     """
 
     def __init__(self, tokens: int, n: int | None = None, buckets: int | None = None) -> None:
         super().__init__()
-        self.n = n if n is not None else N_OF_BYTES if tokens <= _BYTES else N_OF_WORDS
+        self.n = n if n is not None else _N_OF_BYTES if tokens <= _BYTES else _N_OF_WORDS
         self.buckets = buckets if buckets is not None else MAX_BUCKETS
         check_count("n", self.n, _LONGEST)
         check_count("buckets", self.buckets, MAX_BUCKETS)
@@ -144,7 +144,7 @@ class HashedTfidf(nn.Module):
 
     @torch.no_grad()
     def fit_statistics(self, batches: Iterable[Tensor]) -> None:
-        """Set the IDF by some texts, in batches of tokens."""
+        """Fit the IDF to texts, in batches of tokens."""
         texts, frequency = 0, torch.zeros_like(self.idf)
         for batch in batches:
             texts += len(batch)

@@ -19,16 +19,16 @@ from torch import Tensor, nn
 
 from falconet.errors import ConfigError
 from falconet.models.options import check_fraction
-from falconet.models.sequences import TokenEncoder, mark_steps, measure_lengths, pool_mean
+from falconet.models.sequences import TokenEncoder, make_attention_mask, measure_lengths, pool_mean
 
 _WIDTH, _LAYERS, HEADS, INNER = 384, 6, 12, 1536
 POSITIONS = 512
-"""The most tokens of a text."""
-NORM_EPS = 1e-12
+"""Most tokens of a text."""
+_NORM_EPS = 1e-12
 
 
 class MiniLM(nn.Module):
-    """BERT encoder, mean over true tokens, length 1, dense output.
+    """BERT encoder, mean over non-padding tokens, normalized to length 1, dense output.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class MiniLM(nn.Module):
     dropout
         Fraction of values that are zeroed in training, after the sums of vectors and each branch.
 
-    A text without any true token gets finite logits. Raises ConfigError for more tokens than there are positions.
+    A text of padding alone gets finite logits. Raises ConfigError for more tokens than there are positions.
 
     """
 
@@ -48,7 +48,7 @@ class MiniLM(nn.Module):
             raise ConfigError(f"model.input_size: wanted at most {POSITIONS} tokens, found {input_size[0]}")
         self.encoder = TokenEncoder(in_channels, _WIDTH)
         self.positions = nn.Embedding(POSITIONS, _WIDTH)
-        self.norm = nn.LayerNorm(_WIDTH, eps=NORM_EPS)
+        self.norm = nn.LayerNorm(_WIDTH, eps=_NORM_EPS)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(BertBlock(dropout) for _ in range(_LAYERS))
         self.output = nn.Linear(_WIDTH, num_classes)
@@ -65,10 +65,10 @@ class MiniLM(nn.Module):
             tokens = tokens[:, : max(int(measure_lengths(tokens != 0).max()), 1)]
         vectors, lengths = self.encoder(tokens)
         states = self.dropout(self.norm(vectors + self.positions.weight[: tokens.shape[1]]))
-        # A text without a true token attends to its first one, since a softmax over nothing is NaN.
-        present = mark_steps(lengths.clamp(min=1), tokens.shape[1])
+        # A text without a non-padding token attends to its first one, since a softmax over nothing is NaN.
+        attention_mask = make_attention_mask(lengths.clamp(min=1), tokens.shape[1])
         for block in self.blocks:
-            states = block(states, present)
+            states = block(states, attention_mask)
         return F.normalize(pool_mean(states, lengths))
 
 
@@ -81,31 +81,31 @@ class BertBlock(nn.Module):
         self.key = nn.Linear(_WIDTH, _WIDTH)
         self.value = nn.Linear(_WIDTH, _WIDTH)
         self.projection = nn.Linear(_WIDTH, _WIDTH)
-        self.norm1 = nn.LayerNorm(_WIDTH, eps=NORM_EPS)
+        self.norm1 = nn.LayerNorm(_WIDTH, eps=_NORM_EPS)
         self.fc1 = nn.Linear(_WIDTH, INNER)
         self.fc2 = nn.Linear(INNER, _WIDTH)
-        self.norm2 = nn.LayerNorm(_WIDTH, eps=NORM_EPS)
+        self.norm2 = nn.LayerNorm(_WIDTH, eps=_NORM_EPS)
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Float[Tensor, "batch tokens width"], present: Bool[Tensor, "batch tokens"]
+        self, x: Float[Tensor, "batch tokens width"], attention_mask: Bool[Tensor, "batch tokens"]
     ) -> Float[Tensor, "batch tokens width"]:
-        x = self.norm1(x + self.dropout(self.attend(x, present)))
+        x = self.norm1(x + self.dropout(self.attend(x, attention_mask)))
         inner = self.fc2(F.gelu(self.fc1(x)))
         total: Tensor = self.norm2(x + self.dropout(inner))
         return total
 
     def attend(
-        self, x: Float[Tensor, "batch tokens width"], present: Bool[Tensor, "batch tokens"]
+        self, x: Float[Tensor, "batch tokens width"], attention_mask: Bool[Tensor, "batch tokens"]
     ) -> Float[Tensor, "batch tokens width"]:
-        """Return each token's mean of all true tokens' values, weighted by softmax(q k / sqrt(d)), head by head."""
+        """Return each token's mean of all non-padding tokens' values, weighted by softmax(q k / sqrt(d)), per head."""
         batch, tokens, width = x.shape
         # (batch, tokens, heads d) -> (batch, heads, tokens, d)
         queries, keys, values = (
             layer(x).view(batch, tokens, HEADS, width // HEADS).transpose(1, 2)
             for layer in (self.query, self.key, self.value)
         )
-        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=present[:, None, None, :])
+        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=attention_mask[:, None, None, :])
         projected: Tensor = self.projection(mixed.transpose(1, 2).reshape(batch, tokens, width))
         return projected
 

@@ -28,20 +28,20 @@ from falconet.models.options import check_count
 from falconet.models.sequences import measure_lengths
 
 KERNELS = tuple(itertools.combinations(range(9), 3))
-"""The places of the three weights 2 in each of the 84 kernels."""
-REACH = 4
-"""Steps from a kernel's middle to its end, times the dilation."""
+"""Positions of the three weights 2 in each of the 84 kernels."""
+_REACH = 4
+"""Steps from a kernel's middle to its end, at dilation 1."""
 _NEIGHBORS = (0, 1, 2, 3, 5, 6, 7, 8)
-"""The places of a kernel but for its middle."""
-MAX_COMBINED = 9
-"""Channels whose sum a kernel sees."""
-MAX_CHANNELS, MAX_FEATURES, MAX_DILATIONS = 1 << 12, 1 << 20, 1 << 10
-SAMPLES, MEASURED = 4096, 512
-"""Training samples among which those are drawn whose outputs give thresholds, and those that features are scaled by."""
+"""Positions in a kernel except its middle."""
+_MAX_COMBINED = 9
+"""Most channels whose sum a kernel sees."""
+_MAX_CHANNELS, _MAX_FEATURES, _MAX_DILATIONS = 1 << 12, 1 << 20, 1 << 10
+_SAMPLES, _MEASURED = 4096, 512
+"""Training samples from which those that give thresholds are drawn, and those that give each feature's mean and std."""
 MIN_STD = 0.02
-"""By which a feature is divided that hardly differs among those samples: it may differ by more among others."""
-VALUES_AT_ONCE = 1 << 22
-"""Values that are compared with thresholds in one call: what stays in a processor's cache is several times as fast."""
+"""Smallest std that a feature is divided by, since one that is nearly constant in these samples may vary in others."""
+_VALUES_AT_ONCE = 1 << 22
+"""Values that are compared with thresholds in one call: within a CPU's cache, it is several times as fast."""
 
 
 class MiniRocket(nn.Module):
@@ -53,14 +53,15 @@ class MiniRocket(nn.Module):
         As in `falconet.create_model`; dilations and features follow from the number of steps, but shorter and longer
         series are taken.
     num_features
-        Rounded down to a multiple of 84.
+        Number of features, rounded down to a multiple of 84.
     max_dilations
-        The most different dilations that each kernel gets.
+        Most dilations of each kernel.
     seed
-        Of which channels are summed, and which training samples give thresholds.
+        Seed of the choice of summed channels, and of the training samples that give thresholds.
 
     Until `fit_statistics` is called, thresholds are those for white noise of mean 0 and std 1. A sample without
-    any true step gets finite logits, the same for each. Raises ConfigError for an option's value that makes no network.
+    any non-padding step gets finite logits, the same for each. Raises ConfigError for an option's value that makes no
+    network.
 
     """
 
@@ -75,26 +76,26 @@ class MiniRocket(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_count("num_features", num_features, MAX_FEATURES)
-        check_count("max_dilations", max_dilations, MAX_DILATIONS)
+        check_count("num_features", num_features, _MAX_FEATURES)
+        check_count("max_dilations", max_dilations, _MAX_DILATIONS)
         if num_features < len(KERNELS):
             raise ConfigError(f"model.options.num_features: wanted {len(KERNELS)} or more, found {num_features}")
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 32:
             raise ConfigError(f"model.options.seed: wanted a whole number from 0 to below 2^32, found {seed!r}")
-        if in_channels > MAX_CHANNELS:
-            raise ConfigError(f"minirocket: wanted series of at most {MAX_CHANNELS} channels, found {in_channels}")
+        if in_channels > _MAX_CHANNELS:
+            raise ConfigError(f"minirocket: wanted series of at most {_MAX_CHANNELS} channels, found {in_channels}")
         self.seed = seed
         self.dilations, self.counts = spread_dilations(input_size[0], num_features // len(KERNELS), max_dilations)
-        combined = combine_channels(in_channels, len(self.dilations), seed)
+        combined = _combine_channels(in_channels, len(self.dilations), seed)
         count = len(KERNELS) * sum(self.counts)
         self.weights: Tensor
         self.combined: Tensor
         self.biases: Tensor
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer("weights", torch.tensor(make_weights()), persistent=False)
+        self.register_buffer("weights", torch.tensor(_make_weights()), persistent=False)
         self.register_buffer("combined", torch.tensor(combined), persistent=False)
-        self.register_buffer("biases", torch.tensor(guess_biases(combined, self.counts)))
+        self.register_buffer("biases", torch.tensor(_guess_biases(combined, self.counts)))
         self.register_buffer("mean", torch.zeros(count))
         self.register_buffer("std", torch.ones(count))
         self.output = nn.Linear(count, num_classes)
@@ -113,7 +114,7 @@ class MiniRocket(nn.Module):
         """
         if torch.compiler.is_compiling():  # An exported program takes batches of any size, whole.
             return self.measure(x)
-        most = VALUES_AT_ONCE // (len(KERNELS) * max(self.counts) * x.shape[2])
+        most = _VALUES_AT_ONCE // (len(KERNELS) * max(self.counts) * x.shape[2])
         # Thresholds are for outputs in full precision.
         with torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False):
             return torch.cat([self.measure(part) for part in torch.split(x, max(most, 1))])
@@ -141,7 +142,7 @@ class MiniRocket(nn.Module):
         Where a series does not change they are exactly zero on any machine, as a sum of products would not be, and fall
         on the same side of a threshold. One product of matrices computes all kernels, whose inputs are the same.
         """
-        return self.spread_weights(index) @ list_differences(x, self.dilations[index])
+        return self.spread_weights(index) @ _list_differences(x, self.dilations[index])
 
     def spread_weights(self, index: int) -> Float[Tensor, "84 inputs"]:
         """Return the kernels' weights for the differences of each channel, zero where a kernel does not see it."""
@@ -149,7 +150,7 @@ class MiniRocket(nn.Module):
 
     def find_begins(self, lengths: Int64[Tensor, " batch"], index: int) -> Int64[Tensor, "batch 2"]:
         """Return the first step whose output counts, as many as do not at the end, for even and for odd kernels."""
-        reach = REACH * self.dilations[index]
+        reach = _REACH * self.dilations[index]
         within = torch.where(lengths > 2 * reach, reach, 0)
         around = torch.zeros_like(within)
         return torch.stack([around, within] if index % 2 == 0 else [within, around], dim=1)
@@ -166,20 +167,20 @@ class MiniRocket(nn.Module):
         Samples must come as a trained network gets them, in random order. The same samples give the same values. Raises
         DataError where none has any content.
         """
-        x = take_samples(batches)
+        x = _take_samples(batches)
         rng = np.random.RandomState(self.seed)
         known, lengths = fill(x)
-        quantiles = self.split_dilations(torch.from_numpy(list_quantiles(len(self.biases))))
+        quantiles = self.split_dilations(torch.from_numpy(_list_quantiles(len(self.biases))))
         fitted = []
         for index, levels in enumerate(quantiles):
             # Each kernel with a sample of its own.
             drawn = torch.from_numpy(rng.randint(len(x), size=len(KERNELS)))
-            differences = list_differences(known[drawn], self.dilations[index])
+            differences = _list_differences(known[drawn], self.dilations[index])
             outputs = torch.einsum("ki,kis->ks", self.spread_weights(index), differences).double()
             for values, length, row in zip(outputs, lengths[drawn].tolist(), levels, strict=True):
                 fitted.append(torch.quantile(values[:length], row))
         self.biases.copy_(torch.cat(fitted))
-        features = self.features(x[:MEASURED])
+        features = self.features(x[:_MEASURED])
         self.mean.copy_(features.mean(dim=0))
         self.std.copy_(features.std(dim=0, correction=0).clamp(min=MIN_STD))
 
@@ -188,10 +189,10 @@ def spread_dilations(steps: int, features: int, most: int) -> tuple[tuple[int, .
     """Return the dilations for series of so many steps, and how many of a kernel's features each gets.
 
     Exponents of 2 are equally spaced from 0 to that of the dilation at which a kernel is as long as the series;
-    numbers are cut to whole ones, and what is left over of the features goes to the small dilations.
+    dilations are truncated to whole numbers, and the remaining features go to the smallest dilations.
     """
     spaced = min(features, most)
-    largest = math.log2(max((steps - 1) / (2 * REACH), 1))
+    largest = math.log2(max((steps - 1) / (2 * _REACH), 1))
     dilations, repeats = np.unique(np.logspace(0, largest, spaced, base=2).astype(np.int64), return_counts=True)
     counts = (repeats * (features / spaced)).astype(np.int64)
     for place in range(features - int(counts.sum())):
@@ -199,39 +200,39 @@ def spread_dilations(steps: int, features: int, most: int) -> tuple[tuple[int, .
     return tuple(dilations.tolist()), tuple(counts.tolist())
 
 
-def make_weights() -> np.ndarray:
+def _make_weights() -> np.ndarray:
     """Return the weights of the 84 kernels, without those of their middles."""
-    weights = np.full((len(KERNELS), 2 * REACH + 1), -1.0, dtype=np.float32)
+    weights = np.full((len(KERNELS), 2 * _REACH + 1), -1.0, dtype=np.float32)
     for row, places in zip(weights, KERNELS, strict=True):
         row[list(places)] = 2.0
     return np.ascontiguousarray(weights[:, list(_NEIGHBORS)])
 
 
-def combine_channels(channels: int, dilations: int, seed: int) -> np.ndarray:
+def _combine_channels(channels: int, dilations: int, seed: int) -> np.ndarray:
     """Return which channels each kernel sees at each dilation: 1 or 0, `(dilations, 84, channels)`.
 
     Numbers of channels are drawn so that all powers of 2 are equally likely.
     """
     rng = np.random.RandomState(seed)
     combined = np.zeros((dilations * len(KERNELS), channels), dtype=np.float32)
-    largest = math.log2(min(channels, MAX_COMBINED) + 1)
+    largest = math.log2(min(channels, _MAX_COMBINED) + 1)
     for row, count in zip(combined, (2 ** rng.uniform(0, largest, len(combined))).astype(np.int64), strict=True):
         row[rng.choice(channels, count, replace=False)] = 1.0
     return combined.reshape(dilations, len(KERNELS), channels)
 
 
-def list_quantiles(count: int) -> np.ndarray:
+def _list_quantiles(count: int) -> np.ndarray:
     """Return as many numbers between 0 and 1, spread evenly however many: multiples of the golden ratio, modulo 1."""
     golden = (math.sqrt(5) + 1) / 2
     return np.arange(1, count + 1) * golden % 1
 
 
-def guess_biases(combined: np.ndarray, counts: tuple[int, ...]) -> np.ndarray:
+def _guess_biases(combined: np.ndarray, counts: tuple[int, ...]) -> np.ndarray:
     """Return the thresholds for white noise: quantiles of a normal distribution.
 
     The squared weights of a kernel sum to 18, and so does the variance of its output for each channel.
     """
-    quantiles = torch.from_numpy(list_quantiles(len(KERNELS) * sum(counts)))
+    quantiles = torch.from_numpy(_list_quantiles(len(KERNELS) * sum(counts)))
     stds = np.sqrt(18 * combined.sum(axis=2))
     spread = np.concatenate([row.repeat(count) for row, count in zip(stds, counts, strict=True)])
     biases: np.ndarray = torch.special.ndtri(quantiles).numpy() * spread
@@ -246,22 +247,22 @@ def fill(
     return x.masked_fill(missing, 0.0), measure_lengths(~missing.all(dim=1))
 
 
-def list_differences(
+def _list_differences(
     x: Float[Tensor, "batch channels steps"], dilation: int
 ) -> Float[Tensor, "batch 8*channels steps"]:
     """Return by how much the neighbors that a kernel sees of each step are above it; around a series is zero."""
     steps = x.shape[2]
-    padded = F.pad(x, (REACH * dilation, REACH * dilation))
+    padded = F.pad(x, (_REACH * dilation, _REACH * dilation))
     return torch.cat([padded[:, :, place * dilation :][:, :, :steps] - x for place in _NEIGHBORS], dim=1)
 
 
-def take_samples(batches: Iterable[Float[Tensor, "batch channels steps"]]) -> Float[Tensor, "batch channels steps"]:
-    """Return the first SAMPLES samples that have any content. Raises DataError where there is none."""
+def _take_samples(batches: Iterable[Float[Tensor, "batch channels steps"]]) -> Float[Tensor, "batch channels steps"]:
+    """Return the first 4,096 samples that have any content. Raises DataError where there is none."""
     taken: list[Tensor] = []
     for batch in batches:
         taken.append(batch[~batch.isnan().flatten(1).all(dim=1)])
-        if sum(map(len, taken)) >= SAMPLES:
+        if sum(map(len, taken)) >= _SAMPLES:
             break
     if not sum(map(len, taken)):
         raise DataError("fit_statistics: wanted training samples with content, found none")
-    return torch.cat(taken)[:SAMPLES]
+    return torch.cat(taken)[:_SAMPLES]

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from falconet.models.options import check_count, check_fraction
 
 _MULTIPLIER = 16_381
-"""Of the hash: a prime, so that it has no factor in common with any number of buckets below it but its multiples."""
-PART = 128
-"""Near the multiplier's root."""
+"""Multiplier of the hash: a prime, which has no factor in common with a number of buckets except its multiples."""
+_PART = 128
+"""Approximate square root of the multiplier, which is split by it."""
 MAX_BUCKETS = 1 << 16
-"""Times the multiplier, plus a token's number, this stays below 2^31."""
+"""Most buckets: times the multiplier, plus a token ID, they stay below 2^31."""
 _LONGEST = 5
-"""Tokens of an n-gram, beyond which hardly one comes a second time."""
+"""Longest n-gram in tokens; hardly any longer one occurs twice."""
 
 
 class NGrams(nn.Module):
@@ -38,7 +38,7 @@ class NGrams(nn.Module):
     buckets
         Vectors that all n-grams of two tokens or more share.
     n
-        Tokens of the longest n-grams; 1: no word order is seen.
+        Length of the longest n-grams in tokens; 1: no word order is seen.
     dropout
         Fraction of the mean's values that are zeroed in training.
 
@@ -99,10 +99,10 @@ def hash_ngrams(
     """
     rows, hashes, present = [x], x, x != 0
     # In two parts, all below 2^24: OpenVINO computes with integers in single precision, which is exact up to there.
-    high, low = divmod(multiplier, PART)
+    high, low = divmod(multiplier, _PART)
     for length in range(2, n + 1):
         before = hashes[:, :-1] % buckets
-        hashes = (before * high % buckets * PART + before * low + x[:, length - 1 :]) % buckets
+        hashes = (before * high % buckets * _PART + before * low + x[:, length - 1 :]) % buckets
         present = present[:, :-1] & (x[:, length - 1 :] != 0)
         rows.append((hashes + tokens).masked_fill(~present, 0))
     return torch.cat(rows, dim=1)

@@ -9,12 +9,12 @@ from falconet.errors import ConfigError, abridge
 from falconet.spec import FLOAT32_MOST
 
 Stem = Literal["auto", "imagenet", "small"]
-"""How an image network begins: as published for ImageNet, or keeping the resolution of small images.
+"""Stem of an image network: as published for ImageNet, or one that keeps the resolution of small images.
 
-`auto` is `small` below _SMALL pixels.
+`auto` is `small` where the shorter side has fewer than 64 pixels.
 """
 _SMALL = 64
-"""Images with a shorter side below this lose too much in a stem that divides their size by four."""
+"""Shorter side in pixels below which images lose too much in a stem that divides their size by four."""
 
 
 def choose_stem(stem: Stem, input_size: tuple[int, ...]) -> Literal["imagenet", "small"]:
@@ -26,20 +26,20 @@ def choose_stem(stem: Stem, input_size: tuple[int, ...]) -> Literal["imagenet", 
 
 
 def check_smallest(input_size: tuple[int, int], smallest: int) -> None:
-    """Raise ConfigError unless the shorter side has so many pixels, of which the last map keeps one."""
+    """Raise ConfigError unless the shorter side has `smallest` pixels or more, so that the last layer has one left."""
     if min(input_size) < smallest:
         found = "x".join(map(str, input_size))
         raise ConfigError(f"model.input_size: wanted at least {smallest}x{smallest} pixels, found {found}")
 
 
 MAX_LAYERS = 256
-"""Beyond which building a network takes seconds, whatever the width of its layers."""
+"""Most layers of a network; building more takes seconds, whatever their width."""
 
 
-MAX_UNITS = 1 << 31
+_MAX_UNITS = 1 << 31
 
 
-def check_count(name: str, number: int, most: int = MAX_UNITS) -> None:
+def check_count(name: str, number: int, most: int = _MAX_UNITS) -> None:
     """Raise ConfigError unless an option is a whole number above 0, and no more than `most`."""
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise ConfigError(f"model.options.{name}: wanted a whole number above 0, found {abridge(number)}")

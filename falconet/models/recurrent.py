@@ -10,7 +10,7 @@
 
 The LSTM has the forget gate of Gers, Schmidhuber and Cummins (2000), as every library does.
 
-Padding (see `falconet.models.sequences`) changes no answer: no state of a true step sees it, and pooling leaves it out.
+Padding (see `falconet.models.sequences`) changes no answer: no other step's state sees it, and pooling leaves it out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from falconet.models.options import MAX_LAYERS, check_choice, check_count, check_fraction, check_switch
 from falconet.models.sequences import make_encoder, pool_mean
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 
 Cell = Literal["rnn", "lstm", "gru"]
 Nonlinearity = Literal["tanh", "relu"]
@@ -31,7 +31,7 @@ _Pooling = Literal["mean", "last"]
 
 
 class Recurrent(nn.Module):
-    """Embedding of tokens or projection of channels, recurrent layers, pooling over true steps, dense output.
+    """Embedding of tokens or projection of channels, recurrent layers, pooling over non-padding steps, dense output.
 
     Parameters
     ----------
@@ -48,14 +48,14 @@ class Recurrent(nn.Module):
     dropout
         Fraction of values that are zeroed in training, between layers and before the output (Zaremba et al., 2014).
     pooling
-        What the output sees: the mean over a sample's true steps, or what each direction ends with. The mean gives
-        each step a short way to the loss, so it is the default.
+        What the output sees: the mean over a sample's non-padding steps, or the last state of each direction. The mean
+        gives each step a short way to the loss, so it is the default.
     nonlinearity
-        Of `rnn` alone.
+        Activation function of `rnn`; the other cells have their own.
 
     Recurrent matrices start orthogonal, gate by gate (Saxe et al., 2014), and the forget gate of the LSTM with bias 1
-    (Jozefowicz et al., 2015); all else starts as torch has it. A sample without any true step gets finite logits, the
-    same for each. Raises ConfigError for an option's value that makes no network.
+    (Jozefowicz et al., 2015); all else starts as torch has it. A sample without any non-padding step gets finite
+    logits, the same for each. Raises ConfigError for an option's value that makes no network.
 
     """
 
@@ -64,7 +64,7 @@ class Recurrent(nn.Module):
         num_classes: int,
         in_channels: int,
         input_size: tuple[int, ...],
-        kind: Kind,
+        kind: ModalityName,
         cell: Cell,
         *,
         hidden: int = 128,
@@ -100,7 +100,7 @@ class Recurrent(nn.Module):
         states, lengths = self.encoder(x)
         for index, layer in enumerate(self.layers):
             states = layer(self.dropout(states) if index else states, lengths)
-        pooled = pool_mean(states, lengths) if self.pooling == "mean" else pool_last(states, lengths, self.hidden)
+        pooled = pool_mean(states, lengths) if self.pooling == "mean" else _pool_last(states, lengths, self.hidden)
         logits: Tensor = self.output(self.dropout(pooled))
         return logits
 
@@ -153,9 +153,9 @@ def reverse(
     return x.gather(1, positions[:, :, None].expand_as(x))
 
 
-def pool_last(
+def _pool_last(
     states: Float[Tensor, "batch steps width"], lengths: Int64[Tensor, " batch"], hidden: int
 ) -> Float[Tensor, "batch width"]:
-    """Return what each direction ends with: the first `hidden` units at the last true step, the others at step 0."""
+    """Return the last states: the first `hidden` units at the last non-padding step, the backward ones at step 0."""
     last = (lengths - 1).clamp(min=0)[:, None, None].expand(-1, 1, hidden)
     return torch.cat([states[:, :, :hidden].gather(1, last)[:, 0], states[:, 0, hidden:]], dim=1)

@@ -14,7 +14,7 @@ from falconet.errors import ConfigError, PathError, UnknownNameError, UsageError
 from falconet.modalities import MODALITIES
 from falconet.models.table import MODELS, ModelEntry
 from falconet.models.weights.published import ORIGINS, find_published
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,7 +60,7 @@ def find_model(name: str) -> ModelEntry:
     return MODELS[name]
 
 
-def models_for(kind: Kind) -> list[str]:
+def models_for(kind: ModalityName) -> list[str]:
     """Return the names of all models that take a kind of sample. Raises UnknownNameError for what is no kind."""
     if kind not in MODALITIES:
         raise UnknownNameError("kind", kind, MODALITIES)
@@ -73,7 +73,7 @@ def create_model(
     num_classes: int | None = None,
     in_channels: int | None = None,
     input_size: int | tuple[int, ...] | None = None,
-    kind: Kind | None = None,
+    kind: ModalityName | None = None,
     pretrained: str | Path | None = None,
     cosine: bool = False,
     **options: Any,
@@ -109,7 +109,7 @@ def create_model(
     """
     if pretrained is not None:
         from falconet.models.weights.loading import load_pretrained
-        from falconet.models.weights.pretrained import fit_weights
+        from falconet.models.weights.pretrained import load_matching_weights
 
         found = load_pretrained(name, pretrained)
         made = create_model(
@@ -120,7 +120,7 @@ def create_model(
             kind=kind,
             **{**found.options, "cosine": cosine or found.options.get("cosine", False), **options},
         )
-        fit_weights(made, found)
+        load_matching_weights(made, found)
         return made
     entry = find_model(name)
     kind = choose_kind(name, kind)
@@ -133,7 +133,7 @@ def create_model(
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ConfigError(f"{label}: wanted a whole number above 0, found {count!r}")
     size = _check_size(input_size, kind)
-    builder = load_builder(entry)
+    builder = _load_builder(entry)
     check_options(name, options)
     model: nn.Module = builder(
         num_classes=num_classes,
@@ -164,7 +164,7 @@ def check_pretrained(name: str, source: str | Path) -> None:
         raise PathError(f"no such weights: {source}; wanted {known}, a file or a trained model's folder")
 
 
-def choose_kind(name: str, kind: Kind | None) -> Kind:
+def choose_kind(name: str, kind: ModalityName | None) -> ModalityName:
     """Return `kind`, or the first that the model takes. Raises ConfigError for one that it does not take."""
     kinds = find_model(name).kinds
     if kind is None:
@@ -175,7 +175,7 @@ def choose_kind(name: str, kind: Kind | None) -> Kind:
     return kind
 
 
-def native_input(name: str, kind: Kind | None = None) -> tuple[int, ...]:
+def native_input(name: str, kind: ModalityName | None = None) -> tuple[int, ...]:
     """Return the input for which the table gives a model's costs.
 
     Raises ConfigError for a kind that it does not take, or for which the table has none.
@@ -186,7 +186,7 @@ def native_input(name: str, kind: Kind | None = None) -> tuple[int, ...]:
     return entry.input
 
 
-def _check_size(size: int | tuple[int, ...], kind: Kind) -> tuple[int, ...]:
+def _check_size(size: int | tuple[int, ...], kind: ModalityName) -> tuple[int, ...]:
     """Return the size of an input with all its numbers. Raises ConfigError unless they fit the kind."""
     count, unit = MODALITIES[kind].axes, MODALITIES[kind].unit
     numbers = (size,) * count if isinstance(size, int) else tuple(size)
@@ -200,7 +200,7 @@ def _check_size(size: int | tuple[int, ...], kind: Kind) -> tuple[int, ...]:
     return numbers
 
 
-def load_builder(entry: ModelEntry) -> Any:
+def _load_builder(entry: ModelEntry) -> Any:
     """Import and return the class that an entry names; this is where torch comes in."""
     module, _, attribute = entry.builder.partition(":")
     return getattr(importlib.import_module(module), attribute)
@@ -210,7 +210,7 @@ def list_options(name: str) -> list[str]:
     """Return the options that a user may set; imports the model."""
     entry = find_model(name)
     fixed = {"num_classes", "in_channels", "input_size", "kind", *entry.options}
-    return [option for option in inspect.signature(load_builder(entry)).parameters if option not in fixed] + ["cosine"]
+    return [option for option in inspect.signature(_load_builder(entry)).parameters if option not in fixed] + ["cosine"]
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:

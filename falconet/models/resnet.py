@@ -31,10 +31,10 @@ from torch import Tensor, nn
 from falconet.modalities import MODALITIES
 from falconet.models.layers import MIN_SQUEEZED, SqueezeExcitation
 from falconet.models.options import Stem, check_count, check_fraction, check_switch, choose_stem
-from falconet.models.sequences import TokenEncoder, mark_steps, measure_lengths, pool_mean
+from falconet.models.sequences import TokenEncoder, make_attention_mask, measure_lengths, pool_mean
 
 _REDUCTION = 16
-"""Of squeeze-and-excitation."""
+"""Reduction ratio of squeeze-and-excitation."""
 
 
 class ResNet(nn.Module):
@@ -52,7 +52,7 @@ class ResNet(nn.Module):
     pre_activation, squeeze_excitation
         See the head of this file.
     width
-        Maps of the first stage; each further one has twice as many as the one before. None: as published.
+        Channels of the first stage; each further one has twice as many as the one before. None: as published.
     zero_init
         Branches start as zero, so that the network starts as its shortcuts alone (Goyal et al., 2017, section 5.1).
 
@@ -85,23 +85,23 @@ class ResNet(nn.Module):
         kernel, stride = (3, 1) if self.small else (7, 2)
         self.conv1 = nn.Conv2d(in_channels, width, kernel, stride=stride, padding=kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        kind = choose_block(bottleneck, pre_activation)
+        kind = _choose_block(bottleneck, pre_activation)
         block = partial(kind, squeeze_excitation=squeeze_excitation, padded=padded)
         # The stem normalizes and activates what the first block takes.
         first = partial(block, activated=True) if pre_activation else block
         channels = kind.expansion * width  # Leave the first stage; each further one has twice as many.
-        self.layer1 = make_stage(first, block, blocks[0], width, width, stride=1)
-        self.layer2 = make_stage(block, block, blocks[1], channels, 2 * width, stride=2)
-        self.layer3 = make_stage(block, block, blocks[2], 2 * channels, 4 * width, stride=2)
+        self.layer1 = _make_stage(first, block, blocks[0], width, width, stride=1)
+        self.layer2 = _make_stage(block, block, blocks[1], channels, 2 * width, stride=2)
+        self.layer3 = _make_stage(block, block, blocks[2], 2 * channels, 4 * width, stride=2)
         self.layer4 = None
         if len(blocks) == 4:
-            self.layer4 = make_stage(block, block, blocks[3], 4 * channels, 8 * width, stride=2)
+            self.layer4 = _make_stage(block, block, blocks[3], 4 * channels, 8 * width, stride=2)
         last = (4 if self.layer4 is None else 8) * channels
         self.norm = nn.BatchNorm2d(last) if pre_activation else None
         self.fc = nn.Linear(last, num_classes)
         self.apply(_initialize)
         if zero_init:
-            self.apply(zero_init_residual)
+            self.apply(_zero_init_residual)
 
     def forward(self, x: Float[Tensor, "batch in_channels height width"]) -> Float[Tensor, "batch classes"]:
         x = F.relu(self.bn1(self.conv1(x)))
@@ -122,7 +122,7 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut (figure 5, left)."""
 
     expansion = 1
-    """How many times as many channels leave a block as its 3x3 convolution has."""
+    """Channels of a block's output, relative to its 3x3 convolution."""
 
     def __init__(
         self, in_channels: int, width: int, stride: int = 1, *, squeeze_excitation: bool = False, padded: bool = False
@@ -132,8 +132,8 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
-        self.excitation = make_excitation(width) if squeeze_excitation else None
-        self.downsample = make_shortcut(in_channels, width, stride, padded)
+        self.excitation = _make_excitation(width) if squeeze_excitation else None
+        self.downsample = _make_shortcut(in_channels, width, stride, padded)
 
     def forward(
         self, x: Float[Tensor, "batch in_channels height width"]
@@ -162,8 +162,8 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)
-        self.excitation = make_excitation(out_channels) if squeeze_excitation else None
-        self.downsample = make_shortcut(in_channels, out_channels, stride, padded)
+        self.excitation = _make_excitation(out_channels) if squeeze_excitation else None
+        self.downsample = _make_shortcut(in_channels, out_channels, stride, padded)
 
     def forward(
         self, x: Float[Tensor, "batch in_channels height width"]
@@ -203,8 +203,8 @@ class PreActBasicBlock(nn.Module):
         self.bn1 = None if activated else nn.BatchNorm2d(in_channels)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
-        self.excitation = make_excitation(width) if squeeze_excitation else None
-        self.downsample = make_shortcut(in_channels, width, stride, padded, normalized=False)
+        self.excitation = _make_excitation(width) if squeeze_excitation else None
+        self.downsample = _make_shortcut(in_channels, width, stride, padded, normalized=False)
 
     def forward(
         self, x: Float[Tensor, "batch in_channels height width"]
@@ -242,8 +242,8 @@ class PreActBottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(width)
-        self.excitation = make_excitation(out_channels) if squeeze_excitation else None
-        self.downsample = make_shortcut(in_channels, out_channels, stride, padded, normalized=False)
+        self.excitation = _make_excitation(out_channels) if squeeze_excitation else None
+        self.downsample = _make_shortcut(in_channels, out_channels, stride, padded, normalized=False)
 
     def forward(
         self, x: Float[Tensor, "batch in_channels height width"]
@@ -261,13 +261,13 @@ class PreActBottleneck(nn.Module):
 _Block = BasicBlock | Bottleneck | PreActBasicBlock | PreActBottleneck
 
 
-def choose_block(bottleneck: bool, pre_activation: bool) -> type[_Block]:
+def _choose_block(bottleneck: bool, pre_activation: bool) -> type[_Block]:
     if pre_activation:
         return PreActBottleneck if bottleneck else PreActBasicBlock
     return Bottleneck if bottleneck else BasicBlock
 
 
-def make_stage(
+def _make_stage(
     first: Callable[..., _Block], later: Callable[..., _Block], count: int, in_channels: int, width: int, stride: int
 ) -> nn.Sequential:
     """Return blocks of one size, of which the first comes from `in_channels` channels and another size."""
@@ -277,7 +277,7 @@ def make_stage(
     return nn.Sequential(*blocks)
 
 
-def make_excitation(channels: int) -> SqueezeExcitation:
+def _make_excitation(channels: int) -> SqueezeExcitation:
     return SqueezeExcitation(channels, max(channels // _REDUCTION, MIN_SQUEEZED))
 
 
@@ -295,7 +295,7 @@ class PaddedShortcut(nn.Module):
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
 
 
-def make_shortcut(
+def _make_shortcut(
     in_channels: int, out_channels: int, stride: int, padded: bool, *, normalized: bool = True
 ) -> nn.Module | None:
     """Return what makes a block's input fit its output; None where it fits already.
@@ -318,7 +318,7 @@ def _initialize(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def zero_init_residual(module: nn.Module) -> None:
+def _zero_init_residual(module: nn.Module) -> None:
     """Start a block's branch as zero; with activation first, no normalization follows its last convolution."""
     if isinstance(module, BasicBlock):
         nn.init.zeros_(module.bn2.weight)
@@ -341,15 +341,15 @@ class ResNet1d(nn.Module):
     num_classes, in_channels, input_size, kind
         As in `falconet.create_model`; any number of steps is taken.
     blocks
-        Of each stage; set by the table of models.
+        Number of blocks of each stage; set by the table of models.
     stem
         `small`: a first convolution of 3 steps and stride 1 and no pooling; `auto`: that below 64 steps.
     width
-        Maps of the first stage; each further one has twice as many as the one before.
+        Channels of the first stage; each further one has twice as many as the one before.
     embedding
         Width of a token's vector.
     dropout
-        Before the output.
+        Fraction of features that are zeroed in training, before the output.
 
     Raises ConfigError for an option's value that makes no network.
 
@@ -392,14 +392,14 @@ class ResNet1d(nn.Module):
         self, x: Int64[Tensor, "batch steps"] | Float[Tensor, "batch channels steps"]
     ) -> Float[Tensor, "batch classes"]:
         features, lengths = self.encode(x)
-        lengths = lengths if self.small else halve(lengths)
-        features = blank(F.relu(self.bn1(self.conv1(features), lengths)), lengths)
+        lengths = lengths if self.small else _halve(lengths)
+        features = _zero_padding(F.relu(self.bn1(self.conv1(features), lengths)), lengths)
         if not self.small:
             # Nothing here is negative, so that the zeros of padding are never a maximum.
-            lengths = halve(lengths)
+            lengths = _halve(lengths)
             # As images of one row: in one dimension, torch's graphs would hold the number of steps of their example.
             pooled = F.max_pool2d(features[:, :, None], (1, 3), stride=(1, 2), padding=(0, 1))[:, :, 0]
-            features = blank(pooled, lengths)
+            features = _zero_padding(pooled, lengths)
         for block in self.blocks:
             features, lengths = block(features, lengths)
         logits: Tensor = self.fc(self.dropout(pool_mean(features.transpose(1, 2), lengths)))
@@ -417,12 +417,12 @@ class ResNet1d(nn.Module):
 
 
 class StepNorm(nn.BatchNorm1d):
-    """Batch normalization by the mean and std of true steps alone, so that padding changes no training either."""
+    """Batch normalization by the mean and std of non-padding steps, so that padding changes no training either."""
 
     def forward(  # type: ignore[override]
         self, x: Float[Tensor, "batch channels steps"], lengths: Int64[Tensor, " batch"]
     ) -> Float[Tensor, "batch channels steps"]:
-        present = mark_steps(lengths, x.shape[2])
+        present = make_attention_mask(lengths, x.shape[2])
         if not self.training or present.all() or present.sum() < 2:
             return super().forward(x)
         known = super().forward(x.transpose(1, 2)[present])
@@ -448,23 +448,23 @@ class StepBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch in_channels steps"], lengths: Int64[Tensor, " batch"]
     ) -> tuple[Float[Tensor, "batch channels out_steps"], Int64[Tensor, " batch"]]:
-        lengths = lengths if self.stride == 1 else halve(lengths)
-        branch = blank(F.relu(self.bn1(self.conv1(x), lengths)), lengths)
+        lengths = lengths if self.stride == 1 else _halve(lengths)
+        branch = _zero_padding(F.relu(self.bn1(self.conv1(x), lengths)), lengths)
         branch = self.bn2(self.conv2(branch), lengths)
         if self.downsample is not None:
             projection, norm = self.downsample
             x = norm(projection(x), lengths)
         total = branch + x
-        return blank(F.relu(total), lengths), lengths
+        return _zero_padding(F.relu(total), lengths), lengths
 
 
-def halve(lengths: Int64[Tensor, " batch"]) -> Int64[Tensor, " batch"]:
+def _halve(lengths: Int64[Tensor, " batch"]) -> Int64[Tensor, " batch"]:
     """Return what a stride of 2 leaves of each length, where padding is half a kernel."""
     return (lengths + 1) // 2
 
 
-def blank(
+def _zero_padding(
     features: Float[Tensor, "batch channels steps"], lengths: Int64[Tensor, " batch"]
 ) -> Float[Tensor, "batch channels steps"]:
     """Set what lies after each sample's end to zero."""
-    return features.masked_fill(~mark_steps(lengths, features.shape[2])[:, None], 0.0)
+    return features.masked_fill(~make_attention_mask(lengths, features.shape[2])[:, None], 0.0)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import SymInt, Tensor, nn
 
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 
 
 class TokenEncoder(nn.Module):
@@ -58,26 +58,26 @@ class RowEncoder(nn.Module):
         return self.projection(rows), torch.full((images.shape[0],), rows.shape[1], device=images.device)
 
 
-def make_encoder(
-    kind: Kind, in_channels: int, input_size: tuple[int, ...], width: int
-) -> TokenEncoder | StepEncoder | RowEncoder:
-    """Return what turns samples of a kind into vectors and lengths: tokens, steps, or rows of pixels."""
-    encoder = ENCODERS[kind]
-    return encoder(in_channels, *input_size[1:], width)
-
-
-ENCODERS: Mapping[Kind, Callable[..., TokenEncoder | StepEncoder | RowEncoder]] = MappingProxyType(
+_ENCODERS: Mapping[ModalityName, Callable[..., TokenEncoder | StepEncoder | RowEncoder]] = MappingProxyType(
     {"image": RowEncoder, "series": StepEncoder, "text": TokenEncoder}
 )
 
 
+def make_encoder(
+    kind: ModalityName, in_channels: int, input_size: tuple[int, ...], width: int
+) -> TokenEncoder | StepEncoder | RowEncoder:
+    """Return what turns samples of a kind into vectors and lengths: tokens, steps, or rows of pixels."""
+    encoder = _ENCODERS[kind]
+    return encoder(in_channels, *input_size[1:], width)
+
+
 def measure_lengths(present: Bool[Tensor, "batch steps"]) -> Int64[Tensor, " batch"]:
-    """Return the number of steps up to each sample's last true one."""
+    """Return the number of steps up to each sample's last present one."""
     counted = torch.arange(1, present.shape[1] + 1, device=present.device)
     return (present * counted).amax(dim=1)
 
 
-def mark_steps(lengths: Int64[Tensor, " batch"], steps: int | SymInt) -> Bool[Tensor, "batch steps"]:
+def make_attention_mask(lengths: Int64[Tensor, " batch"], steps: int | SymInt) -> Bool[Tensor, "batch steps"]:
     """Return which of so many steps lie within each sample's length; a graph that is traced has a symbol for them."""
     return torch.arange(steps, device=lengths.device) < lengths[:, None]
 
@@ -85,7 +85,7 @@ def mark_steps(lengths: Int64[Tensor, " batch"], steps: int | SymInt) -> Bool[Te
 def pool_mean(
     states: Float[Tensor, "batch steps width"], lengths: Int64[Tensor, " batch"]
 ) -> Float[Tensor, "batch width"]:
-    """Return the mean over each sample's true steps; zero where it has none."""
-    padding = ~mark_steps(lengths, states.shape[1])
+    """Return the mean over each sample's non-padding steps; zero where it has none."""
+    padding = ~make_attention_mask(lengths, states.shape[1])
     # Filled rather than multiplied by 0, which would let an infinite state of a padding step through as NaN.
     return states.masked_fill(padding[:, :, None], 0.0).sum(dim=1) / lengths.clamp(min=1)[:, None]

@@ -35,18 +35,18 @@ from falconet.models.options import (
     choose_stem,
 )
 
-Bypass = Literal["none", "simple", "complex"]
-Version = Literal["1_0", "1_1"]
+_Bypass = Literal["none", "simple", "complex"]
+_Version = Literal["1_0", "1_1"]
 
-STEMS = {"1_0": (96, 7), "1_1": (64, 3)}
-"""Maps and side of the first convolution's kernels, of stride 2 and without padding."""
-POOLED = {"1_0": (2, 6), "1_1": (1, 3)}
-"""Fire modules, counted from 0, after which channels are pooled."""
-MODULES = 8
+_STEMS = {"1_0": (96, 7), "1_1": (64, 3)}
+"""Channels and kernel size of the first convolution, of stride 2 and without padding."""
+_POOLED = {"1_0": (2, 6), "1_1": (1, 3)}
+"""Fire modules, counted from 0, that pooling follows."""
+_MODULES = 8
 _REDUCTION = 16
-"""Of squeeze-and-excitation."""
+"""Reduction ratio of squeeze-and-excitation."""
 _SMALLEST = {"1_0": {"imagenet": 21, "small": 4}, "1_1": {"imagenet": 17, "small": 4}}
-"""Pixels of which each version's stems leave something."""
+"""Smallest side in pixels, by version and stem."""
 
 
 class SqueezeNet(nn.Module):
@@ -66,7 +66,7 @@ class SqueezeNet(nn.Module):
     base_expand, expand_increment, frequency, share_3x3, squeeze_ratio
         The paper's metaparameters base_e, incr_e, freq, pct_3x3 and SR.
     dropout
-        Before the last convolution.
+        Fraction of features that are zeroed in training, before the last convolution.
 
     Raises ConfigError for an option's value that makes no network, and for an image of which nothing would be left.
 
@@ -77,11 +77,11 @@ class SqueezeNet(nn.Module):
         num_classes: int,
         in_channels: int,
         input_size: tuple[int, int],
-        version: Version,
+        version: _Version,
         squeeze_excitation: bool = False,
         *,
         stem: Stem = "auto",
-        bypass: Bypass = "none",
+        bypass: _Bypass = "none",
         base_expand: int = 128,
         expand_increment: int = 128,
         frequency: int = 2,
@@ -92,16 +92,16 @@ class SqueezeNet(nn.Module):
         super().__init__()
         for name, number in (("base_expand", base_expand), ("frequency", frequency)):
             check_count(name, number)
-        check_increment(expand_increment)
+        _check_increment(expand_increment)
         if base_expand < 2:
             raise ConfigError(f"model.options.base_expand: wanted 2 or more, found {base_expand}")
         check_fraction("share_3x3", share_3x3)
         check_fraction("dropout", dropout)
         check_positive("squeeze_ratio", squeeze_ratio)
-        check_choice("bypass", bypass, get_args(Bypass))
+        check_choice("bypass", bypass, get_args(_Bypass))
         chosen = choose_stem(stem, input_size)
         check_smallest(input_size, _SMALLEST[version][chosen])
-        channels, kernel = STEMS[version]
+        channels, kernel = _STEMS[version]
         layers: list[nn.Module] = [
             nn.Conv2d(in_channels, channels, 3, padding=1)
             if chosen == "small"
@@ -109,14 +109,14 @@ class SqueezeNet(nn.Module):
             nn.ReLU(inplace=True),
             nn.Identity() if chosen == "small" else pooling(),
         ]
-        for index in range(MODULES):
+        for index in range(_MODULES):
             expand = base_expand + expand_increment * (index // frequency)
             # At least one kernel of each kind.
             large = min(max(round(expand * share_3x3), 1), expand - 1)
             squeeze = max(round(expand * squeeze_ratio), 1)
             layers.append(Fire(channels, squeeze, expand - large, large, bypass, squeeze_excitation))
             channels = expand
-            if index in POOLED[version]:
+            if index in _POOLED[version]:
                 layers.append(pooling())
         self.features = nn.Sequential(*layers)
         output = nn.Conv2d(channels, num_classes, 1)
@@ -138,7 +138,7 @@ class Fire(nn.Module):
         squeeze: int,
         expand1x1: int,
         expand3x3: int,
-        bypass: Bypass,
+        bypass: _Bypass,
         squeeze_excitation: bool,
     ) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ class Fire(nn.Module):
             if squeeze_excitation
             else None
         )
-        self.bypass = make_bypass(in_channels, out_channels, bypass)
+        self.bypass = _make_bypass(in_channels, out_channels, bypass)
 
     def forward(
         self, x: Float[Tensor, "batch in_channels height width"]
@@ -164,14 +164,14 @@ class Fire(nn.Module):
         return expanded if self.bypass is None else expanded + self.bypass(x)
 
 
-def make_bypass(in_channels: int, out_channels: int, bypass: Bypass) -> nn.Module | None:
+def _make_bypass(in_channels: int, out_channels: int, bypass: _Bypass) -> nn.Module | None:
     """Return what leads around a fire module; None where nothing does."""
     if bypass == "none" or (bypass == "simple" and in_channels != out_channels):
         return None
     return nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
 
 
-def check_increment(number: int) -> None:
+def _check_increment(number: int) -> None:
     """Raise ConfigError unless the number of expanding kernels grows by a whole number, or not at all."""
     if isinstance(number, bool) or not isinstance(number, int) or number < 0:
         raise ConfigError(f"model.options.expand_increment: wanted a whole number, 0 or more, found {number!r}")

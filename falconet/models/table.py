@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 
 
 @dataclass(frozen=True)
@@ -21,28 +21,28 @@ class ModelEntry:
     """
 
     input: tuple[int, ...]
-    """Native input of its first kind.
+    """Native input of the model's first kind.
 
     Channels, height and width in pixels; channels and steps; or, of a text, vocabulary size and tokens.
     """
 
     num_classes: int
-    """The number of classes for which `params` and `macs` are given."""
+    """Number of classes for which `params` and `macs` are given."""
 
     params: int | None
-    """Trainable parameters at the native input, as published; None: of another library, not counted."""
+    """Trainable parameters at the native input, as published; None: not counted, for another library's network."""
 
     macs: int | None
     """Multiply-accumulates of convolutions and matrix products for one native input (see `falconet.complexity`)."""
 
     classifier: str | None
-    """Name of the layer that makes the logits, or the values of a regression.
+    """Name of the layer that outputs the logits.
 
-    None: of another library; see `falconet.models.info.find_outputs`.
+    None: another library's network; see `falconet.models.info.find_classifiers`.
     """
 
     paper: str
-    """Where the architecture comes from."""
+    """Source of the architecture."""
 
     padding: int = 0
     """Pixels on each side of the native input that are background: an image is scaled to what lies inside."""
@@ -50,24 +50,26 @@ class ModelEntry:
     resizable: bool = False
     """Whether images are taken at their own size, up to the native one, where no size is asked for."""
 
-    kinds: tuple[Kind, ...] = ("image",)
-    """What the model takes."""
+    kinds: tuple[ModalityName, ...] = ("image",)
+    """Kinds of samples that the model takes."""
 
     vocab_size: int = 8000
-    """Largest vocabulary size where nobody asks for another number; 258: each byte is one."""
+    """Largest vocabulary size by default; 258: each byte is a token."""
 
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    """Options of the builder that make this member of its family; nobody else can set them."""
+    """Options of the builder that make this member of its family; users cannot set them."""
 
     defaults: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    """Options that start at another value than the builder's own."""
+    """Defaults of options that differ from the builder's own."""
 
 
-LECUN_1998 = "LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition. Proc. IEEE, 1998"
-TAN_LE_2019 = "Tan, Le: EfficientNet: rethinking model scaling for convolutional neural networks. ICML, 2019"
-LIU_2020 = "Liu: Higher accuracy on vision models with EfficientNet-Lite. TensorFlow blog, 2020"
-HE_2016 = "He, Zhang, Ren, Sun: Deep residual learning for image recognition. CVPR, 2016"
-IANDOLA_2016 = (
+_LECUN_1998 = (
+    "LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition. Proc. IEEE, 1998"
+)
+_TAN_LE_2019 = "Tan, Le: EfficientNet: rethinking model scaling for convolutional neural networks. ICML, 2019"
+_LIU_2020 = "Liu: Higher accuracy on vision models with EfficientNet-Lite. TensorFlow blog, 2020"
+_HE_2016 = "He, Zhang, Ren, Sun: Deep residual learning for image recognition. CVPR, 2016"
+_IANDOLA_2016 = (
     "Iandola et al.: SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and <0.5MB model size. 2016"
 )
 
@@ -80,7 +82,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             params=266_610,
             macs=266_200,
             classifier="fc3",
-            paper=LECUN_1998,
+            paper=_LECUN_1998,
         ),
         "lenet5": ModelEntry(
             builder="falconet.models.lenet:LeNet5",
@@ -90,7 +92,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             params=60_000,
             macs=416_520,
             classifier="output",
-            paper=LECUN_1998,
+            paper=_LECUN_1998,
         ),
         "lenet5_caffe": ModelEntry(
             builder="falconet.models.lenet:LeNet5Caffe",
@@ -146,7 +148,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             params=1_248_424,
             macs=818_924_576,
             classifier="classifier.1",
-            paper=IANDOLA_2016,
+            paper=_IANDOLA_2016,
             options=MappingProxyType({"version": "1_0", "squeeze_excitation": False}),
         ),
         "squeezenet1_1": ModelEntry(
@@ -157,7 +159,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             params=1_235_496,
             macs=349_151_936,
             classifier="classifier.1",
-            paper=IANDOLA_2016,
+            paper=_IANDOLA_2016,
             options=MappingProxyType({"version": "1_1", "squeeze_excitation": False}),
         ),
         "squeezenet_se": ModelEntry(
@@ -168,7 +170,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             params=1_361_096,
             macs=349_274_816,
             classifier="classifier.1",
-            paper=IANDOLA_2016,
+            paper=_IANDOLA_2016,
             options=MappingProxyType({"version": "1_1", "squeeze_excitation": True}),
         ),
         "resnet18": ModelEntry(
@@ -179,7 +181,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             params=11_689_512,
             macs=1_814_073_344,
             classifier="fc",
-            paper=HE_2016,
+            paper=_HE_2016,
             options=MappingProxyType({"blocks": (2, 2, 2, 2), "bottleneck": False, "padded": False}),
         ),
         "resnet34": ModelEntry(
@@ -190,7 +192,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             params=21_797_672,
             macs=3_663_761_408,
             classifier="fc",
-            paper=HE_2016,
+            paper=_HE_2016,
             options=MappingProxyType({"blocks": (3, 4, 6, 3), "bottleneck": False, "padded": False}),
         ),
         "resnet50": ModelEntry(
@@ -201,7 +203,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             params=25_557_032,
             macs=4_089_184_256,
             classifier="fc",
-            paper=HE_2016,
+            paper=_HE_2016,
             options=MappingProxyType({"blocks": (3, 4, 6, 3), "bottleneck": True, "padded": False}),
         ),
         "resnet101": ModelEntry(
@@ -212,7 +214,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             params=44_549_160,
             macs=7_801_405_440,
             classifier="fc",
-            paper=HE_2016,
+            paper=_HE_2016,
             options=MappingProxyType({"blocks": (3, 4, 23, 3), "bottleneck": True, "padded": False}),
         ),
         "resnet152": ModelEntry(
@@ -223,7 +225,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             params=60_192_808,
             macs=11_513_626_624,
             classifier="fc",
-            paper=HE_2016,
+            paper=_HE_2016,
             options=MappingProxyType({"blocks": (3, 8, 36, 3), "bottleneck": True, "padded": False}),
         ),
         "resnet20": ModelEntry(
@@ -234,7 +236,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             params=269_722,
             macs=40_551_040,
             classifier="fc",
-            paper=HE_2016,
+            paper=_HE_2016,
             options=MappingProxyType({"blocks": (3, 3, 3), "bottleneck": False, "padded": True, "stem": "small"}),
         ),
         "resnet32": ModelEntry(
@@ -245,7 +247,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             params=464_154,
             macs=68_862_592,
             classifier="fc",
-            paper=HE_2016,
+            paper=_HE_2016,
             options=MappingProxyType({"blocks": (5, 5, 5), "bottleneck": False, "padded": True, "stem": "small"}),
         ),
         "resnet44": ModelEntry(
@@ -256,7 +258,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             params=658_586,
             macs=97_174_144,
             classifier="fc",
-            paper=HE_2016,
+            paper=_HE_2016,
             options=MappingProxyType({"blocks": (7, 7, 7), "bottleneck": False, "padded": True, "stem": "small"}),
         ),
         "resnet56": ModelEntry(
@@ -267,7 +269,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             params=853_018,
             macs=125_485_696,
             classifier="fc",
-            paper=HE_2016,
+            paper=_HE_2016,
             options=MappingProxyType({"blocks": (9, 9, 9), "bottleneck": False, "padded": True, "stem": "small"}),
         ),
         "resnet110": ModelEntry(
@@ -278,7 +280,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             params=1_727_962,
             macs=252_887_680,
             classifier="fc",
-            paper=HE_2016,
+            paper=_HE_2016,
             options=MappingProxyType({"blocks": (18, 18, 18), "bottleneck": False, "padded": True, "stem": "small"}),
         ),
         "efficientnet": ModelEntry(
@@ -289,7 +291,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             params=5_288_548,
             macs=385_814_752,
             classifier="classifier.1",
-            paper=TAN_LE_2019,
+            paper=_TAN_LE_2019,
             options=MappingProxyType({"width": 1.0, "depth": 1.0, "lite": False}),
         ),
         "efficientnet_b0": ModelEntry(
@@ -300,7 +302,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             params=5_288_548,
             macs=385_814_752,
             classifier="classifier.1",
-            paper=TAN_LE_2019,
+            paper=_TAN_LE_2019,
             options=MappingProxyType({"width": 1.0, "depth": 1.0, "lite": False, "phi": None}),
         ),
         "efficientnet_b1": ModelEntry(
@@ -311,7 +313,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             params=7_794_184,
             macs=686_802_832,
             classifier="classifier.1",
-            paper=TAN_LE_2019,
+            paper=_TAN_LE_2019,
             options=MappingProxyType({"width": 1.0, "depth": 1.1, "lite": False, "phi": None}),
         ),
         "efficientnet_b2": ModelEntry(
@@ -322,7 +324,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             params=9_109_994,
             macs=993_561_872,
             classifier="classifier.1",
-            paper=TAN_LE_2019,
+            paper=_TAN_LE_2019,
             options=MappingProxyType({"width": 1.1, "depth": 1.2, "lite": False, "phi": None}),
             defaults=MappingProxyType({"dropout": 0.3}),
         ),
@@ -334,7 +336,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             params=12_233_232,
             macs=1_827_141_392,
             classifier="classifier.1",
-            paper=TAN_LE_2019,
+            paper=_TAN_LE_2019,
             options=MappingProxyType({"width": 1.2, "depth": 1.4, "lite": False, "phi": None}),
             defaults=MappingProxyType({"dropout": 0.3}),
         ),
@@ -346,7 +348,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             params=19_341_616,
             macs=4_393_771_024,
             classifier="classifier.1",
-            paper=TAN_LE_2019,
+            paper=_TAN_LE_2019,
             options=MappingProxyType({"width": 1.4, "depth": 1.8, "lite": False, "phi": None}),
             defaults=MappingProxyType({"dropout": 0.4}),
         ),
@@ -358,7 +360,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             params=30_389_784,
             macs=10_266_384_752,
             classifier="classifier.1",
-            paper=TAN_LE_2019,
+            paper=_TAN_LE_2019,
             options=MappingProxyType({"width": 1.6, "depth": 2.2, "lite": False, "phi": None}),
             defaults=MappingProxyType({"dropout": 0.4, "norm_eps": 0.001}),
         ),
@@ -370,7 +372,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             params=43_040_704,
             macs=19_067_593_536,
             classifier="classifier.1",
-            paper=TAN_LE_2019,
+            paper=_TAN_LE_2019,
             options=MappingProxyType({"width": 1.8, "depth": 2.6, "lite": False, "phi": None}),
             defaults=MappingProxyType({"dropout": 0.5, "norm_eps": 0.001}),
         ),
@@ -382,7 +384,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             params=66_347_960,
             macs=37_745_884_192,
             classifier="classifier.1",
-            paper=TAN_LE_2019,
+            paper=_TAN_LE_2019,
             options=MappingProxyType({"width": 2.0, "depth": 3.1, "lite": False, "phi": None}),
             defaults=MappingProxyType({"dropout": 0.5, "norm_eps": 0.001}),
         ),
@@ -394,7 +396,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             params=4_652_008,
             macs=385_187_552,
             classifier="classifier.1",
-            paper=LIU_2020,
+            paper=_LIU_2020,
             options=MappingProxyType({"width": 1.0, "depth": 1.0, "lite": True, "phi": None}),
         ),
         "efficientnet_lite1": ModelEntry(
@@ -405,7 +407,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             params=5_416_680,
             macs=600_185_232,
             classifier="classifier.1",
-            paper=LIU_2020,
+            paper=_LIU_2020,
             options=MappingProxyType({"width": 1.0, "depth": 1.1, "lite": True, "phi": None}),
         ),
         "efficientnet_lite2": ModelEntry(
@@ -416,7 +418,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             params=6_092_072,
             macs=859_736_272,
             classifier="classifier.1",
-            paper=LIU_2020,
+            paper=_LIU_2020,
             options=MappingProxyType({"width": 1.1, "depth": 1.2, "lite": True, "phi": None}),
             defaults=MappingProxyType({"dropout": 0.3}),
         ),
@@ -428,7 +430,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             params=8_197_096,
             macs=1_383_321_872,
             classifier="classifier.1",
-            paper=LIU_2020,
+            paper=_LIU_2020,
             options=MappingProxyType({"width": 1.2, "depth": 1.4, "lite": True, "phi": None}),
             defaults=MappingProxyType({"dropout": 0.3}),
         ),
@@ -440,7 +442,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
             params=13_006_568,
             macs=2_553_034_336,
             classifier="classifier.1",
-            paper=LIU_2020,
+            paper=_LIU_2020,
             options=MappingProxyType({"width": 1.4, "depth": 1.8, "lite": True, "phi": None}),
             defaults=MappingProxyType({"dropout": 0.3}),
         ),

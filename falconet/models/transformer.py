@@ -22,14 +22,14 @@ from torch import Tensor, nn
 from falconet.errors import ConfigError
 from falconet.modalities import MODALITIES
 from falconet.models.options import MAX_LAYERS, check_choice, check_count, check_fraction
-from falconet.models.sequences import make_encoder, mark_steps, pool_mean
-from falconet.spec import Kind
+from falconet.models.sequences import make_attention_mask, make_encoder, pool_mean
+from falconet.spec import ModalityName
 
-Positions = Literal["sinusoidal", "learned"]
+_Positions = Literal["sinusoidal", "learned"]
 _Pooling = Literal["mean", "token"]
 
-MAX_WAVE = 10_000
-"""Of sinusoidal positions, in steps, divided by 2 pi."""
+_MAX_WAVE = 10_000
+"""Longest wavelength of sinusoidal positions in steps, divided by 2 pi."""
 
 
 class Transformer(nn.Module):
@@ -43,17 +43,18 @@ class Transformer(nn.Module):
     width, layers, heads
         Length of a step's vector, encoder blocks, and parts of the vector that attend by themselves.
     expansion
-        How many times as wide as the vector the dense layers of a block are inside.
+        Width of a block's hidden dense layer, relative to the vector.
     dropout
         Fraction of values that are zeroed in training, after positions, attention and dense layers.
     positions
         `sinusoidal`, which need no training, or `learned`.
     pooling
-        What the output sees: the mean over true steps, or a class token's vector.
+        What the output sees: the mean over non-padding steps, or a class token's vector.
     patch
-        Of images: side of the squares that are steps. None: rows are.
+        Side of the square patches of an image, in pixels; None: its rows are the steps.
 
-    A sample without any true step gets finite logits. Raises ConfigError for an option's value that makes no network.
+    A sample without any non-padding step gets finite logits. Raises ConfigError for an option's value that makes no
+    network.
 
     """
 
@@ -62,14 +63,14 @@ class Transformer(nn.Module):
         num_classes: int,
         in_channels: int,
         input_size: tuple[int, ...],
-        kind: Kind,
+        kind: ModalityName,
         *,
         width: int = 64,
         layers: int = 2,
         heads: int = 4,
         expansion: int = 2,
         dropout: float = 0.1,
-        positions: Positions = "sinusoidal",
+        positions: _Positions = "sinusoidal",
         pooling: _Pooling = "mean",
         patch: int | None = None,
     ) -> None:
@@ -78,13 +79,13 @@ class Transformer(nn.Module):
             check_count(name, number)
         check_count("layers", layers, MAX_LAYERS)
         check_fraction("dropout", dropout)
-        check_choice("positions", positions, get_args(Positions))
+        check_choice("positions", positions, get_args(_Positions))
         check_choice("pooling", pooling, get_args(_Pooling))
-        check_heads(width, heads)
+        _check_heads(width, heads)
         steps = input_size[0]
         self.encoder: nn.Module = make_encoder(kind, in_channels, input_size, width)
         if patch is not None:
-            check_patch(patch, input_size, kind)
+            _check_patch(patch, input_size, kind)
             self.encoder = PatchEncoder(in_channels, patch, width)
             steps = (input_size[0] // patch) * (input_size[1] // patch)
         self.positions = LearnedPositions(steps, width) if positions == "learned" else SinusoidalPositions(width)
@@ -103,11 +104,11 @@ class Transformer(nn.Module):
         if self.token is not None:
             states = torch.cat([self.token.expand(states.shape[0], 1, -1), states], dim=1)
             lengths = lengths + 1
-        # A sample without a true step attends to its first one, since a softmax over nothing is NaN.
-        present = mark_steps(lengths.clamp(min=1), states.shape[1])
+        # A sample without a non-padding step attends to its first one, since a softmax over nothing is NaN.
+        attention_mask = make_attention_mask(lengths.clamp(min=1), states.shape[1])
         states = self.dropout(states)
         for block in self.blocks:
-            states = block(states, present)
+            states = block(states, attention_mask)
         states = self.norm(states)
         pooled = pool_mean(states, lengths) if self.token is None else states[:, 0]
         logits: Tensor = self.output(pooled)
@@ -138,7 +139,7 @@ class SinusoidalPositions(nn.Module):
     def forward(self, x: Float[Tensor, "batch steps width"]) -> Float[Tensor, "batch steps width"]:
         steps = torch.arange(x.shape[1], device=x.device, dtype=x.dtype)
         exponent = torch.arange(0, self.width, 2, device=x.device, dtype=x.dtype) / self.width
-        angles = steps[:, None] * torch.exp(-math.log(MAX_WAVE) * exponent)
+        angles = steps[:, None] * torch.exp(-math.log(_MAX_WAVE) * exponent)
         waves = torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, : self.width]
         return x + waves
 
@@ -169,16 +170,16 @@ class EncoderBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Float[Tensor, "batch steps width"], present: Bool[Tensor, "batch steps"]
+        self, x: Float[Tensor, "batch steps width"], attention_mask: Bool[Tensor, "batch steps"]
     ) -> Float[Tensor, "batch steps width"]:
-        x = x + self.dropout(self.attention(self.norm1(x), present))
+        x = x + self.dropout(self.attention(self.norm1(x), attention_mask))
         dense = self.fc2(self.dropout(F.gelu(self.fc1(self.norm2(x)))))
         total: Tensor = x + self.dropout(dense)
         return total
 
 
 class SelfAttention(nn.Module):
-    """Each step's mean of all true steps' values, weighted by softmax(q k / sqrt(d)) (equation 1), head by head."""
+    """Each step's mean of all non-padding steps' values, weighted by softmax(q k / sqrt(d)) (equation 1), per head."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -187,14 +188,14 @@ class SelfAttention(nn.Module):
         self.projection = nn.Linear(width, width)
 
     def forward(
-        self, x: Float[Tensor, "batch steps width"], present: Bool[Tensor, "batch steps"]
+        self, x: Float[Tensor, "batch steps width"], attention_mask: Bool[Tensor, "batch steps"]
     ) -> Float[Tensor, "batch steps width"]:
         batch, steps, width = x.shape
         # (batch, steps, 3 heads d) -> 3 of (batch, heads, steps, d)
         queries, keys, values = (
             self.qkv(x).view(batch, steps, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         )
-        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=present[:, None, None, :])
+        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=attention_mask[:, None, None, :])
         projected: Tensor = self.projection(mixed.transpose(1, 2).reshape(batch, steps, width))
         return projected
 
@@ -210,13 +211,13 @@ def _initialize(module: nn.Module) -> None:
         nn.init.normal_(module.token, std=0.02)
 
 
-def check_heads(width: int, heads: int) -> None:
+def _check_heads(width: int, heads: int) -> None:
     """Raise ConfigError unless each head gets as much of the vector."""
     if width % heads:
         raise ConfigError(f"model.options.heads: wanted a divisor of the width, {width}, found {heads}")
 
 
-def check_patch(patch: int, input_size: tuple[int, ...], kind: Kind) -> None:
+def _check_patch(patch: int, input_size: tuple[int, ...], kind: ModalityName) -> None:
     """Raise ConfigError unless an image has a patch of this side."""
     check_count("patch", patch)
     if MODALITIES[kind].axes != 2 or patch > min(input_size):

@@ -22,9 +22,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from falconet.errors import ConfigError, abridge
 
-FOLDED = "folded"
+_FOLDED = "folded"
 SPLITTABLE = (nn.Linear, nn.Conv1d, nn.Conv2d)
-"""Types of layers that `Factorized` stands for; subclasses, which compute otherwise, are left alone."""
+"""Types of layers that `Factorized` can replace; subclasses, which compute otherwise, are left alone."""
 
 ConvOrLinear = nn.Conv1d | nn.Conv2d | nn.Linear
 
@@ -50,7 +50,7 @@ class Factorized(nn.Sequential):
 
 
 class Folded(nn.Identity):
-    """In the place of a normalization that its layer has taken in; takes whatever that one took, and gives it back."""
+    """An identity in the place of a normalization that is folded into its layer; it takes any arguments of that one."""
 
     def forward(self, input: Float[Tensor, "*shape"], *_: Any) -> Float[Tensor, "*shape"]:  # noqa: A002
         return input
@@ -77,14 +77,14 @@ def _describe(found: nn.Module | None, whole: nn.Module) -> Any:
     """Return the entry of a layer, or None where it is as the architecture has it, or of no kind that has one."""
     if isinstance(whole, _BatchNorm):
         if isinstance(found, Folded):
-            return FOLDED
+            return _FOLDED
         width = found.num_features if isinstance(found, _BatchNorm) else whole.num_features
         return None if width == whole.num_features else width
     first, last = found if isinstance(found, Factorized) else (found, found)
     if not isinstance(whole, ConvOrLinear) or not isinstance(first, ConvOrLinear) or not isinstance(last, ConvOrLinear):
         return None
     sizes = {"out": count_widths(last)[0], "in": count_widths(first)[1]}
-    entry: dict[str, Any] = {key: sizes[key] for key, size in find_sizes(whole).items() if sizes[key] != size}
+    entry: dict[str, Any] = {key: sizes[key] for key, size in _find_sizes(whole).items() if sizes[key] != size}
     if first is not last:
         entry["rank"] = count_widths(first)[0]
     if whole.bias is None and last.bias is not None:
@@ -95,7 +95,7 @@ def _describe(found: nn.Module | None, whole: nn.Module) -> Any:
 
 
 def apply_widths(model: nn.Module, widths: Mapping[str, Any]) -> nn.Module:
-    """Make a module of the architecture's sizes into one of these sizes, in place, with weights of no use; return it.
+    """Make a module of the architecture's sizes into one of these sizes, in place, with meaningless weights; return it.
 
     No layer gets wider than the architecture has it. Raises ConfigError for a layer that is not there and for a size
     that it cannot have; whether layers fit each other shows when the module is called.
@@ -103,49 +103,49 @@ def apply_widths(model: nn.Module, widths: Mapping[str, Any]) -> nn.Module:
     modules = dict(model.named_modules())
     for name, entry in widths.items():
         module, path = modules.get(name), f"widths.{name}"
-        if isinstance(module, _BatchNorm) and entry == FOLDED:
+        if isinstance(module, _BatchNorm) and entry == _FOLDED:
             replace_module(model, name, Folded())
         elif isinstance(module, _BatchNorm):
-            check_width(path, entry, module.num_features)
+            _check_width(path, entry, module.num_features)
             resize_layer(module, outs=torch.arange(entry))
         elif isinstance(module, ConvOrLinear):
-            replace_module(model, name, shrink_layer(module, spell_out(entry, module, path), path))
+            replace_module(model, name, _shrink_layer(module, _spell_out(entry, module, path), path))
         else:
             raise ConfigError(f"{path}: wanted the name of a convolution, a dense layer or a batch normalization")
     return model
 
 
-def spell_out(entry: Any, layer: ConvOrLinear, path: str) -> Mapping[str, Any]:
+def _spell_out(entry: Any, layer: ConvOrLinear, path: str) -> Mapping[str, Any]:
     """Return a layer's entry as a mapping of known keys. Raises ConfigError where it is none."""
     if is_depthwise(layer) and isinstance(entry, int):
         entry = {"out": entry}
     elif isinstance(entry, list | tuple) and len(entry) == 2 and not is_depthwise(layer):
         entry = dict(zip(("out", "in"), entry, strict=True))
-    known = find_sizes(layer)
+    known = _find_sizes(layer)
     if type(layer) in SPLITTABLE and count_groups(layer) == 1:
         known["rank"] = min(known["out"], layer.weight[0].numel())
     if not isinstance(entry, Mapping) or not entry.keys() <= {*known, "bias"}:
         raise ConfigError(f"{path}: wanted widths among {', '.join((*known, 'bias'))}, found {abridge(entry)}")
     for key in entry.keys() & known.keys():
-        check_width(f"{path}.{key}", entry[key], known[key])
+        _check_width(f"{path}.{key}", entry[key], known[key])
     if entry.get("bias", True) is not True:
         raise ConfigError(f"{path}.bias: wanted true or nothing, found {abridge(entry['bias'])}")
     return entry
 
 
-def check_width(path: str, width: Any, most: int) -> None:
+def _check_width(path: str, width: Any, most: int) -> None:
     """Raise ConfigError unless a width is one that a layer of the architecture can be cut to."""
     if isinstance(width, bool) or not isinstance(width, int) or not 1 <= width <= most:
         raise ConfigError(f"{path}: wanted a whole number from 1 to {most}, found {abridge(width)}")
 
 
-def shrink_layer(layer: ConvOrLinear, entry: Mapping[str, Any], path: str) -> nn.Module:
+def _shrink_layer(layer: ConvOrLinear, entry: Mapping[str, Any], path: str) -> nn.Module:
     """Return a layer, cut in place, or what stands for it. Raises ConfigError where factors are larger than it was."""
     dense = layer.weight.numel()
     outs, ins = (torch.arange(entry[key]) if key in entry else None for key in ("out", "in"))
     resize_layer(layer, outs=outs, ins=ins)
     if "bias" in entry:
-        add_bias(layer)
+        _add_bias(layer)
     if "rank" not in entry:
         return layer
     if count_factors(layer, entry["rank"]) > dense:
@@ -166,9 +166,9 @@ def resize_layer(
     if outs is not None:
         for name, tensor in [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]:
             if tensor.ndim:  # All but the number of batches that a normalization has seen.
-                keep_entries(layer, name, outs, 0)
+                _keep_entries(layer, name, outs, 0)
     if ins is not None:
-        keep_entries(layer, "weight", ins, 1)
+        _keep_entries(layer, "weight", ins, 1)
     if isinstance(layer, _BatchNorm):
         layer.num_features = layer.num_features if outs is None else len(outs)
         return
@@ -182,14 +182,14 @@ def resize_layer(
     layer.out_channels = len(layer.weight)
 
 
-def keep_entries(layer: nn.Module, name: str, kept: Int64[Tensor, " kept"], dim: int) -> None:
+def _keep_entries(layer: nn.Module, name: str, kept: Int64[Tensor, " kept"], dim: int) -> None:
     """Put a tensor that has only some entries along a dimension in the place of a layer's own."""
     old: Tensor = getattr(layer, name)
     new = old.detach().index_select(dim, kept.to(old.device))
     setattr(layer, name, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new)
 
 
-def add_bias(layer: ConvOrLinear) -> None:
+def _add_bias(layer: ConvOrLinear) -> None:
     """Give a layer without bias one of zeros."""
     if layer.bias is None:
         layer.bias = nn.Parameter(layer.weight.new_zeros(len(layer.weight)), layer.weight.requires_grad)
@@ -207,7 +207,7 @@ def count_widths(layer: ConvOrLinear) -> tuple[int, int]:
     return layer.out_channels, layer.in_channels
 
 
-def find_sizes(layer: ConvOrLinear) -> dict[str, int]:
+def _find_sizes(layer: ConvOrLinear) -> dict[str, int]:
     """Return the widths that a layer can be cut from; those of a convolution in groups stand."""
     outs, ins = count_widths(layer)
     if is_depthwise(layer):

@@ -2,24 +2,24 @@
 
 from falconet.report.card import render_card
 from falconet.report.facts import (
+    CompressionSummary,
     LeaderboardRow,
     Mistake,
     ModelReport,
-    Shrinking,
     TrainingLog,
-    describe_environment,
-    describe_model,
+    build_report,
+    get_environment,
 )
 from falconet.report.html import render_html
 
 __all__ = [
+    "CompressionSummary",
     "LeaderboardRow",
     "Mistake",
     "ModelReport",
-    "Shrinking",
     "TrainingLog",
-    "describe_environment",
-    "describe_model",
+    "build_report",
+    "get_environment",
     "render_card",
     "render_html",
 ]

@@ -13,14 +13,12 @@ from falconet.evaluation.baselines import Baseline
 from falconet.modalities import modality_of
 from falconet.report.facts import ModelReport
 from falconet.report.html import format_bytes, format_percent
-from falconet.units import show_epochs
-
-"""File names that show how a model is asked."""
+from falconet.units import format_epochs
 
 
 def render_card(report: ModelReport) -> str:
     """Return `README.md` of an artifact: the facts of its report in a few lines."""
-    front = yaml.safe_dump(front_matter(report), sort_keys=False, allow_unicode=True)
+    front = yaml.safe_dump(_front_matter(report), sort_keys=False, allow_unicode=True)
     config, test, origin = report.config, report.test, report.config.provenance
     low, high = test.accuracy_ci
     rows = [
@@ -28,9 +26,9 @@ def render_card(report: ModelReport) -> str:
             "test accuracy",
             f"{format_percent(test.accuracy)} (95%: {format_percent(low)} to {format_percent(high)}, n = {test.n})",
         ),
-        *((name, describe_metric(test, name.replace(" ", "_"))) for name in ("macro precision", "macro recall")),
-        ("macro F1", describe_metric(test, "macro_f1")),
-        *((f"{row.name}, a baseline", describe_baseline(row)) for row in report.log.baselines),
+        *((name, _describe_metric(test, name.replace(" ", "_"))) for name in ("macro precision", "macro recall")),
+        ("macro F1", _describe_metric(test, "macro_f1")),
+        *((f"{row.name}, a baseline", _describe_baseline(row)) for row in report.log.baselines),
         ("log-loss", f"{test.log_loss:.4f} nats"),
         ("Brier score", f"{test.brier:.4f}"),
         (
@@ -40,12 +38,12 @@ def render_card(report: ModelReport) -> str:
         ("parameters", f"{report.params:,}"),
         ("multiply-accumulates", f"{report.macs:,}"),
         ("weights", format_bytes(report.bytes)),
-        ("latency", f"{describe_latencies(report)} for one sample, median, on {report.environment['processor']}"),
+        ("latency", f"{_describe_latencies(report)} for one sample, median, on {report.environment['processor']}"),
         ("input", modality_of(config.input).describe_input(config.input)),
     ]
     if report.shrinking:
         found = report.shrinking
-        small = f"{found.ratio:.1f} times smaller than its architecture in single precision, {found.name_drop()}"
+        small = f"{found.ratio:.1f} times smaller than its architecture in single precision, {found.describe_drop()}"
         rows.append(("compressed", f"{small} on the test split"))
     if report.energy:
         rows.append(("energy of training", report.energy))
@@ -71,26 +69,27 @@ Classes: {labels}.
 $ falconet predict . {modality_of(config.input).example}
 ```
 
-{describe_training(report)} Data fingerprint: `{origin.data.fingerprint}`.
+{_describe_training(report)} Data fingerprint: `{origin.data.fingerprint}`.
 """
 
 
-def describe_training(report: ModelReport) -> str:
+def _describe_training(report: ModelReport) -> str:
     """Return where the weights come from."""
     origin = report.config.provenance
     if report.shrinking:
         more = f", and trained for {report.shrinking.epochs} more while it was compressed"
-        trained = f"trained for {show_epochs(origin.epochs)} with seed {origin.seed}"
+        trained = f"trained for {format_epochs(origin.epochs)} with seed {origin.seed}"
         return f"Compressed from a network that had {trained}{more}."
-    if report.solved:
-        solved = f"The output layer was solved by {report.solved} on fixed features, with seed {origin.seed}"
+    if report.linear_probe:
+        fitted = f"the output layer is fitted by {report.linear_probe} on frozen features"
+        solved = f"A linear probe: {fitted}, with seed {origin.seed}"
         if origin.refit:
             again = "and then anew, on training and\nvalidation samples together"
             return f"{solved}, {again}; validation figures are those of the first solution."
         return f"{solved}; nothing else was trained."
     last = report.settings["training"]["restore"] == "last"
     chosen = "the last one" if last else "the best on the validation split"
-    trained = f"Trained for {show_epochs(origin.epochs)} with seed {origin.seed}"
+    trained = f"Trained for {format_epochs(origin.epochs)} with seed {origin.seed}"
     if origin.refit:
         return (
             f"{trained}, and then anew for {origin.best_epoch}, on training and\nvalidation samples together; "
@@ -101,27 +100,27 @@ def describe_training(report: ModelReport) -> str:
     return f"{trained}; the weights are those of epoch {origin.best_epoch},\n{chosen}.{taught}"
 
 
-def describe_latencies(report: ModelReport) -> str:
+def _describe_latencies(report: ModelReport) -> str:
     """Return the median of each runtime, the fastest first."""
     ranked = sorted(report.latencies.items(), key=lambda item: item[1].p50)
     return ", ".join(f"{latency.p50:.2f} ms in {runtime}" for runtime, latency in ranked)
 
 
-def describe_baseline(row: Baseline) -> str:
+def _describe_baseline(row: Baseline) -> str:
     """Return a baseline's accuracy, and how far ahead the model is."""
     low, high = (100 * bound for bound in row.difference_ci)
     ahead = f"the model is ahead by {100 * row.difference:+.2f} points (95%: {low:+.2f} to {high:+.2f})"
     return f"{format_percent(row.accuracy)}; {ahead}"
 
 
-def describe_metric(test: Evaluation, figure: str) -> str:
+def _describe_metric(test: Evaluation, figure: str) -> str:
     """Return a figure of the test split with its interval, where it has one."""
     interval = test.intervals[figure]
     bounds = f" (95%: {' to '.join(map(format_percent, interval))})" if interval else ""
     return f"{format_percent(getattr(test, figure))}{bounds}"
 
 
-def front_matter(report: ModelReport) -> dict[str, Any]:
+def _front_matter(report: ModelReport) -> dict[str, Any]:
     """Return the metadata, `model-index` included."""
     task = modality_of(report.config.input).name_task(report.config.input)
     source, test = escape_line(Path(report.config.provenance.data.source).name), report.test

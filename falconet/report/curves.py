@@ -1,4 +1,4 @@
-"""A picture of how a run went: losses, and its layers' vital signs."""
+"""A picture of a run: losses and layer statistics over epochs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _NAMES = 24
-"""Layers whose names have room beside a map; of more, every second one has its name, or third."""
+"""Most layers that are all named beside a heat map; of more, every second or third one is."""
 _LINES = 6
-"""Layers whose dead units are drawn: those with most."""
-_FLOOR, CEILING = 1e-12, 1e12
-"""What lies beyond is drawn as these: axes of more decades could not be read."""
+"""Most layers whose dead units are drawn: those with the most."""
+_FLOOR, _CEILING = 1e-12, 1e12
+"""Limits of drawn values, which clip others: axes of more decades could not be read."""
 
 
 def draw_layer_stats(history: Sequence[EpochRow], layer_stats: Sequence[LayerStats]) -> Figure:
@@ -32,10 +32,10 @@ def draw_layer_stats(history: Sequence[EpochRow], layer_stats: Sequence[LayerSta
 
     figure = Figure(figsize=(11, 7), layout="constrained")
     (losses, gradients), (updates, dead) = figure.subplots(2, 2)
-    draw_losses(losses, history)
-    draw_gradients(gradients, layer_stats)
-    draw_updates(updates, layer_stats)
-    draw_dead(dead, layer_stats)
+    _draw_losses(losses, history)
+    _draw_gradients(gradients, layer_stats)
+    _draw_updates(updates, layer_stats)
+    _draw_dead(dead, layer_stats)
     for axes in (losses, gradients, updates, dead):
         if axes.get_xlabel():
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -56,7 +56,7 @@ def draw_rates(rates: Sequence[float], losses: Sequence[float], chosen: float) -
     return figure
 
 
-def draw_losses(axes: Axes, history: Sequence[EpochRow]) -> None:
+def _draw_losses(axes: Axes, history: Sequence[EpochRow]) -> None:
     """Draw training and validation loss."""
     axes.set_title("loss")
     if not history:
@@ -70,7 +70,7 @@ def draw_losses(axes: Axes, history: Sequence[EpochRow]) -> None:
     axes.legend(frameon=False)
 
 
-def draw_gradients(axes: Axes, layer_stats: Sequence[LayerStats]) -> None:
+def _draw_gradients(axes: Axes, layer_stats: Sequence[LayerStats]) -> None:
     """Draw a map of gradients over weights, a row a layer, the first one at the top."""
     from matplotlib.colors import LogNorm
 
@@ -80,7 +80,7 @@ def draw_gradients(axes: Axes, layer_stats: Sequence[LayerStats]) -> None:
     if not known.size:
         draw_nothing(axes, "no gradients were seen")
         return
-    top = min(max(float(known.max()), 10 * _FLOOR), CEILING)
+    top = min(max(float(known.max()), 10 * _FLOOR), _CEILING)
     low = min(max(float(known.min()), _FLOOR), top / 10)
     filled = np.where(np.isnan(values), np.nan, np.clip(values, low, top))
     extent = (epochs[0] - 0.5, epochs[-1] + 0.5, len(layers) - 0.5, -0.5)
@@ -96,11 +96,11 @@ def draw_gradients(axes: Axes, layer_stats: Sequence[LayerStats]) -> None:
     label_powers(figure.colorbar(image, ax=axes).ax.yaxis)
 
 
-def draw_updates(axes: Axes, layer_stats: Sequence[LayerStats]) -> None:
+def _draw_updates(axes: Axes, layer_stats: Sequence[LayerStats]) -> None:
     """Draw the median layer's update, within the range of all, and between what is too small and too large."""
     axes.set_title("change a step / weights")
     _, epochs, values = _tabulate(layer_stats, "update")
-    values = np.where(np.isfinite(values) & (values > 0), np.clip(values, _FLOOR, CEILING), np.nan)
+    values = np.where(np.isfinite(values) & (values > 0), np.clip(values, _FLOOR, _CEILING), np.nan)
     seen = ~np.isnan(values).all(axis=0)
     if not seen.any():
         draw_nothing(axes, "no steps were seen")
@@ -118,7 +118,7 @@ def draw_updates(axes: Axes, layer_stats: Sequence[LayerStats]) -> None:
     axes.legend(frameon=False)
 
 
-def draw_dead(axes: Axes, layer_stats: Sequence[LayerStats]) -> None:
+def _draw_dead(axes: Axes, layer_stats: Sequence[LayerStats]) -> None:
     """Draw the fraction of dead units before the layers that have most of them."""
     axes.set_title("dead units before a layer")
     layers, epochs, values = _tabulate(layer_stats, "dead")

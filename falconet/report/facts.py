@@ -17,7 +17,7 @@ from falconet.artifact import Artifact, ArtifactConfig, current_versions, redact
 from falconet.complexity import Complexity, count_complexity
 from falconet.data.families import CAUTION
 from falconet.errors import DataError
-from falconet.evaluation import Answers, Calibration, Evaluation
+from falconet.evaluation import Calibration, Evaluation, SplitLogits
 from falconet.evaluation.baselines import LINEAR, Baseline, describe_verdict
 from falconet.evaluation.paired import PairedComparison
 from falconet.explanation.reasons import Reasons
@@ -32,7 +32,7 @@ from falconet.training.energy import Energy, describe_energy
 if TYPE_CHECKING:
     from falconet.exporters.exporting import Export
 
-MISTAKES = 24
+_MISTAKES = 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,35 +40,35 @@ class Mistake:
     """A sample that the model predicts as another class."""
 
     name: str
-    """Where the sample is: a path, or a position in an array."""
+    """Path of the sample, or its position in an array."""
     sample: Any
     """An image, a series or a text, as `falconet.data.Samples` reads it."""
     label: str
     predicted: str
     probability: float
-    """Of the class that was predicted, wrongly."""
+    """Probability of the class that was predicted, wrongly."""
 
 
 @dataclass(frozen=True)
 class LeaderboardRow:
-    """What one of several networks came to that were compared on the same data."""
+    """Results of one of several networks that were compared on the same data."""
 
     model: str
     cross_validated: float | None
-    """Accuracy on training samples that were left out; None for a network whose output layer was not solved."""
+    """Accuracy on left-out training samples; None for a network whose output layer was not solved."""
     val_accuracy: float
     seconds: float
-    """From its first sample to its last weight."""
+    """Seconds from the network's first sample to its last weight."""
     left_out: int = 0
-    """Training samples that `cross_validated` is over."""
+    """Number of training samples that `cross_validated` is computed on."""
     validated: int = 0
-    """Validation samples."""
+    """Number of validation samples."""
     kept: bool = False
-    """Whether it is the one that the run ended with."""
+    """Whether the run kept this network."""
 
     @property
     def accuracy(self) -> float:
-        """On all samples that it did not learn from: validation samples, and training samples that were left out."""
+        """Accuracy on all samples that the network did not learn from: validation and left-out training samples."""
         if self.cross_validated is None or not self.left_out + self.validated:
             return self.val_accuracy
         right = self.cross_validated * self.left_out + self.val_accuracy * self.validated
@@ -77,58 +77,59 @@ class LeaderboardRow:
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """What was seen while a network was trained."""
+    """Records of a network's training."""
 
     layer_stats: Sequence[LayerStats] = ()
     diagnoses: Sequence[Diagnosis] = ()
     energy: Energy | None = None
-    """What training took; None where nothing recorded it."""
+    """Energy of the training; None where nothing recorded it."""
     baselines: Sequence[Baseline] = ()
-    """What a constant answer and a linear model come to on the test split."""
+    """Results of a constant prediction and of a linear model on the test split."""
     leaderboard: Sequence[LeaderboardRow] = ()
-    """Networks that were tried; none where one was asked for."""
+    """Networks that were compared; empty where one was asked for."""
 
 
 @dataclass(frozen=True, eq=False)
-class Shrinking:
-    """A compressed network beside the one that it came from."""
+class CompressionSummary:
+    """A compressed network beside the original one."""
 
     bytes_before: int
-    """Of the dense network's parameters in single precision."""
+    """Bytes of the dense network's parameters in single precision."""
     bytes_after: int
-    """Of the coded file, all of it."""
+    """Bytes of the whole coded file."""
     macs_before: int
     macs_after: int
     comparison: PairedComparison
-    """The compressed one and the other one on the test split."""
+    """The compressed network compared with the original one on the test split."""
     before: Mapping[Runtime, Latency]
-    """Of one sample on one thread of this machine, without preprocessing, in torch and all runtimes installed."""
+    """Latencies of the dense network by runtime, torch and all others installed: one sample, without preprocessing, on
+    one thread of this machine."""
     after: Mapping[Runtime, Latency]
     integers: Export | None
-    """The compressed one computing in 8-bit integers; None where that cannot be."""
+    """Export of the compressed network in 8-bit integers; None where that is not possible."""
     kept: float
     """Fraction of the compressed network's own weights that are not zero."""
     bits: int
-    """Of each of them, or more in layers that need it."""
+    """Bits of each nonzero weight, or more in layers that need it."""
     trials: int
     untouched: Mapping[str, str]
     """Parameter or layer -> why a step left it as it is."""
     epochs: int = 0
-    """That its weights learned for while it was compressed, those of the trials that it goes on from included."""
+    """Epochs of training during compression, those of the trials that it continues from included."""
 
     @property
     def ratio(self) -> float:
-        """How many times as large the dense network is."""
+        """Bytes of the dense network as a multiple of the compressed one's."""
         return self.bytes_before / self.bytes_after
 
     @property
     def drop(self) -> float:
-        """Points of test accuracy that were lost."""
+        """Points of test accuracy lost."""
         return -100 * self.comparison.difference
 
     @property
     def drop_ci(self) -> tuple[float, float] | None:
-        """95% interval of the drop, by resampling pairs of answers; None where both are right on the same samples."""
+        """95% interval of the drop, by bootstrap over pairs; None where `comparison` has none."""
         interval = self.comparison.difference_ci
         return None if interval is None else (-100 * interval[1], -100 * interval[0])
 
@@ -147,13 +148,13 @@ class Shrinking:
         """Median milliseconds of the compressed network in its fastest runtime."""
         return self.after[self.runtimes[1]].p50
 
-    def name_drop(self) -> str:
+    def describe_drop(self) -> str:
         """Return what was lost, or gained, with the interval, in words."""
         return describe_change(self.drop, self.drop_ci)
 
     @property
     def speed(self) -> SpeedRatio | None:
-        """How many times as fast the compressed network is, each in its fastest runtime.
+        """Speed of the compressed network as a multiple of the dense one's, each in its fastest runtime.
 
         None for one that lost no channel, which is the same to a runtime (zeros and coarse values take as long as any),
         and where the two were not timed in turns.
@@ -163,13 +164,13 @@ class Shrinking:
         first, second = self.runtimes
         return compare_latencies(self.before[first], self.after[second])
 
-    def name_fastest(self) -> str:
-        """Return which of the two is faster, and by how much, in words; none is where the interval does not show it."""
+    def describe_latency(self) -> str:
+        """Return in words which of the two is faster, and by how much; neither where the interval does not show it."""
         if self.macs_before == self.macs_after:
             return "the same structure as the dense network, so as fast to a runtime"
         return self.speed.describe("the dense network") if self.speed else "not timed in turns: no ratio"
 
-    def name_integers(self) -> str:
+    def describe_int8(self) -> str:
         """Return whether 8-bit integers are faster than single precision, in words."""
         if self.integers is None or self.integers.baseline_latency_ms is None:
             return "not exported to 8-bit integers here"
@@ -208,69 +209,70 @@ class ModelReport:
     val: Evaluation
     test: Evaluation
     calibration: Calibration
-    """What the model's temperature changed."""
+    """Effect of the model's temperature on its calibration error."""
     mistakes: Sequence[Mistake]
-    """The most confident ones on the test split, most confident first."""
+    """Most confident errors on the test split, most confident first."""
     precision_recall: Mapping[str, metrics.Curve]
-    """Of each class that the test split has samples of and without, by name; so are the next."""
+    """Precision–recall curve by class, as is the ROC curve, where the test split has samples of it and of others."""
     roc: Mapping[str, metrics.Curve]
     complexity: Complexity
     bytes: int
     """Size of the weights' file."""
     latencies: Mapping[Runtime, Latency]
-    """Of one sample on one thread of this machine, without preprocessing, in torch and the runtimes that were timed."""
+    """Latencies by runtime, torch and others that were timed: one sample, without preprocessing, on one thread of this
+    machine."""
     timed: bool
     """Whether all runtimes that are installed were timed, not torch alone."""
     reasons: Reasons | None
-    """Of some mistakes and hits on the test split; None: not looked for."""
+    """Explanations of some errors and correct predictions on the test split; None: not asked for."""
     settings: Mapping[str, Any]
     environment: Mapping[str, str]
     log: TrainingLog
-    shrinking: Shrinking | None = None
-    """Of a compressed model."""
+    shrinking: CompressionSummary | None = None
+    """Summary of the compression; None for a model that is not compressed."""
 
     @property
     def name(self) -> str:
-        """The architecture."""
+        """Name of the architecture."""
         return self.config.architecture
 
     @property
-    def solved(self) -> str:
-        """By what the output layer was solved, where nothing else was trained; empty where steps were taken."""
+    def linear_probe(self) -> str:
+        """Solver of a linear probe, where nothing else was trained; empty where steps were taken."""
         solver = self.settings.get("training", {}).get("linear_probe")
         alone = self.config.provenance.epochs == 1 and self.shrinking is None
         return f"{solver} regression" if solver and alone else ""
 
     @property
     def energy(self) -> str:
-        """What training took, in words; empty where nothing recorded it."""
+        """Energy of the training, in words; empty where nothing recorded it."""
         energy = self.log.energy
         return describe_energy(energy, sum(row.seconds for row in self.history)) if energy else ""
 
     @property
     def verdict(self) -> str:
-        """Whether a baseline is as good, in words; empty where none is, beside the linear model that it is itself."""
+        """Statement that a baseline is as good; empty where none is, except for the linear model that it is itself."""
         itself = LINEAR.values() if self.config.architecture == "linear" else ()
         return describe_verdict([baseline for baseline in self.log.baselines if baseline.name not in itself])
 
     @property
     def cautions(self) -> tuple[str, ...]:
-        """Why the test split flatters, in sentences without a full stop: what notes on the data warn of."""
+        """Reasons why the test accuracy is optimistic, in sentences without a full stop, from notes on the data."""
         return tuple(note.removeprefix(CAUTION) for note in self.test.notes if note.startswith(CAUTION))
 
     @property
     def latency(self) -> Latency:
-        """In torch."""
+        """Latency in torch."""
         return self.latencies["torch"]
 
     @property
     def fastest(self) -> Runtime:
-        """The runtime with the least median latency."""
+        """Runtime with the least median latency."""
         return find_fastest(self.latencies)
 
     @property
     def params(self) -> int:
-        """Trainable parameters."""
+        """Number of trainable parameters."""
         return self.complexity.params
 
     @property
@@ -279,24 +281,24 @@ class ModelReport:
         return self.complexity.macs
 
 
-def describe_model(  # noqa: PLR0913 - one for each thing that a report says
+def build_report(  # noqa: PLR0913 - one for each thing that a report says
     artifact: Artifact,
     history: Sequence[EpochRow],
     val: Evaluation,
     test: Evaluation,
     *,
-    answers: Answers,
+    answers: SplitLogits,
     calibration: Calibration,
     log: TrainingLog,
     settings: Mapping[str, Any],
     latencies: Mapping[Runtime, Latency] | None = None,
     reasons: Reasons | None = None,
-    shrinking: Shrinking | None = None,
+    shrinking: CompressionSummary | None = None,
 ) -> ModelReport:
     """Gather a report; `answers` are what `test` was computed from.
 
-    Of `latencies`, those of all runtimes, and `reasons`, which take their time, a report does without; torch alone is
-    timed in half a second.
+    `latencies`, of all runtimes, and `reasons` are optional, since they take a while; without the former, torch alone
+    is timed, in half a second.
     """
     spec, names, model = artifact.config.input, artifact.config.output.labels, artifact.model
     return ModelReport(
@@ -315,7 +317,7 @@ def describe_model(  # noqa: PLR0913 - one for each thing that a report says
         timed=latencies is not None,
         reasons=reasons,
         settings=redact_settings(settings),
-        environment=describe_environment(),
+        environment=get_environment(),
         log=log,
         shrinking=shrinking,
     )
@@ -333,14 +335,14 @@ def draw_up(
     return {name: metrics.thin_curve(one) for name, one in found.items() if one is not None}
 
 
-def find_mistakes(answers: Answers, labels: Sequence[str]) -> tuple[Mistake, ...]:
-    """Return the most confident wrong answers."""
+def find_mistakes(answers: SplitLogits, labels: Sequence[str]) -> tuple[Mistake, ...]:
+    """Return the most confident wrong predictions."""
     split, probabilities = answers.split, metrics.softmax(answers.logits)
     chosen = probabilities.argmax(axis=1)
     wrong = np.flatnonzero(chosen != split.labels)
     order = wrong[np.argsort(-probabilities[wrong, chosen[wrong]], kind="stable")]
     mistakes: list[Mistake] = []
-    for index in order[:MISTAKES].tolist():
+    for index in order[:_MISTAKES].tolist():
         try:
             sample = split.samples.read(index)
         except DataError:
@@ -351,10 +353,10 @@ def find_mistakes(answers: Answers, labels: Sequence[str]) -> tuple[Mistake, ...
     return tuple(mistakes)
 
 
-def describe_environment() -> dict[str, str]:
+def get_environment() -> dict[str, str]:
     """Return hardware and versions, as results are published with."""
     return {
-        "processor": processor_name(),
+        "processor": _processor_name(),
         "cores": str(os.cpu_count()),
         "threads": str(torch.get_num_threads()),
         "system": f"{platform.system()} {platform.machine()}",
@@ -362,7 +364,7 @@ def describe_environment() -> dict[str, str]:
     }
 
 
-def processor_name() -> str:
+def _processor_name() -> str:
     """Return the processor's name as Linux gives it, elsewhere as Python does."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

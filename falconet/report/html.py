@@ -26,7 +26,7 @@ from falconet.report.quality import (
     show_roc,
 )
 from falconet.schema import flatten
-from falconet.units import show_epochs, show_loss
+from falconet.units import format_epochs, format_loss
 
 SECTIONS = {
     "identity": "Model details",
@@ -39,11 +39,11 @@ SECTIONS = {
     "reasons": "Explanations",
     "origin": "Provenance",
 }
-"""Of a model, in order: the name of its template, and its heading."""
+"""Sections on a model, in order: name of the template -> heading."""
 
 _NAMED = 20
-"""Classes whose confusion matrix has numbers, and whose names are not folded away; of more, it is a picture."""
-CONFUSIONS = 10
+"""Most classes with numbers in the confusion matrix and names that are not folded away; of more, it is a picture."""
+_CONFUSIONS = 10
 
 
 @dataclass(frozen=True)
@@ -57,29 +57,29 @@ class Tile:
 
 @dataclass(frozen=True)
 class _Model:
-    """What the templates show of one model: its facts, and what is drawn or worded from them."""
+    """Content of the templates for one model: its facts, and pictures and words made from them."""
 
     key: str
-    """Before all ids of its part of the page."""
+    """Prefix of all ids in the model's part of the page."""
     report: ModelReport
     modality: Modality
     adapter: ReportAdapter
-    """How its samples stand in the page."""
+    """Display of the model's samples."""
     headline: tuple[Tile, ...]
     figures: tuple[Tile, ...]
     certainty: tuple[Tile, ...]
     trust: tuple[Picture, ...]
     """Reliability diagram: accuracy over confidence."""
     tradeoffs: tuple[Picture, ...]
-    """Precision over recall and hits over false alarms, class by class."""
+    """Precision–recall and ROC curves, class by class."""
     costs: tuple[Tile, ...]
     trustworthiness: tuple[Tile, ...]
-    """How far the explanations may be believed."""
+    """Figures of how far the explanations can be trusted."""
     confusions: tuple[tuple[str, str, int], ...]
     classes: tuple[ClassReport, ...]
-    """As they are listed."""
+    """Classes in the order in which they are listed."""
     matrix: Picture | None
-    """Of the confusions, where there are too many classes for a table."""
+    """Picture of the confusion matrix; None where a table shows it."""
     curves: tuple[Picture, ...]
     layer_stats: Picture | None
 
@@ -106,16 +106,16 @@ def render_page(package: str, **values: Any) -> str:
         "percent": format_percent,
         "fraction": _format_fraction,
         "interval": _format_interval,
-        "area": format_area,
+        "area": _format_area,
         "number": "{:,}".format,
-        "values": format_values,
+        "values": _format_values,
         "bytes": format_bytes,
-        "epochs": show_epochs,
-        "loss": show_loss,
+        "epochs": format_epochs,
+        "loss": format_loss,
         "picture": encode_picture,
         "sparkline": draw_sparkline,
         "overlay": draw_overlay,
-        "scale": to_shade,
+        "scale": _to_shade,
     }
     environment.globals |= {"flatten": flatten, "named": _NAMED, "sections": list(SECTIONS.items())}
     return environment.get_template("page.html.jinja").render(**values)
@@ -123,41 +123,41 @@ def render_page(package: str, **values: Any) -> str:
 
 def _describe(report: ModelReport, key: str) -> _Model:
     """Word and draw what a page shows of a model."""
-    matrix, layer_stats = show_matrix(report.test), show_layer_stats(report)
+    matrix, layer_stats = _show_matrix(report.test), _show_layer_stats(report)
     # A solution has no curve that could be drawn.
-    drawn = report.history and not report.solved
+    drawn = report.history and not report.linear_probe
     curves = show_learning_curves(report.history, report.config.provenance.best_epoch) if drawn else ()
     return _Model(
         key=key,
         report=report,
         modality=modality_of(report.config.input),
         adapter=ADAPTERS[report.config.input.kind],
-        headline=list_headline(report),
+        headline=_list_headline(report),
         figures=_list_figures(report),
-        certainty=list_certainty(report),
-        trust=tuple(picture.within(key) for picture in show_trust(report.test)),
-        tradeoffs=tuple(picture.within(key) for picture in show_tradeoffs(report)),
-        costs=list_costs(report),
-        trustworthiness=list_trustworthiness(report.reasons),
+        certainty=_list_certainty(report),
+        trust=tuple(picture.within(key) for picture in _show_trust(report.test)),
+        tradeoffs=tuple(picture.within(key) for picture in _show_tradeoffs(report)),
+        costs=_list_costs(report),
+        trustworthiness=_list_trustworthiness(report.reasons),
         confusions=list_confusions(report.test),
-        classes=rank_classes(report.test),
+        classes=_rank_classes(report.test),
         matrix=matrix and matrix.within(key),
         curves=tuple(picture.within(key) for picture in curves),
         layer_stats=layer_stats and layer_stats.within(key),
     )
 
 
-def list_headline(report: ModelReport) -> tuple[Tile, ...]:
+def _list_headline(report: ModelReport) -> tuple[Tile, ...]:
     """Return what a reader in a hurry wants to know."""
     return (
-        rate_accuracy(report.test),
+        _rate_accuracy(report.test),
         Tile("parameters", format_count(report.params), "trainable"),
         Tile("weights on disk", format_bytes(report.bytes)),
         Tile("latency", f"{report.latency.p50:.2f} ms", "median for one sample, one thread"),
     )
 
 
-def rate_accuracy(test: Evaluation) -> Tile:
+def _rate_accuracy(test: Evaluation) -> Tile:
     """Return the accuracy with its interval."""
     return Tile("test accuracy", format_percent(test.accuracy), f"{_format_interval(test.accuracy_ci)} (95%)")
 
@@ -166,30 +166,30 @@ def _list_figures(report: ModelReport) -> tuple[Tile, ...]:
     """Return the figures of merit on the test split, and the accuracy that the epoch was chosen by."""
     test, val = report.test, report.val
     origin = report.config.provenance
-    epoch = "" if report.shrinking or report.solved else f"epoch {origin.best_epoch}, "
+    epoch = "" if report.shrinking or report.linear_probe else f"epoch {origin.best_epoch}, "
     if origin.refit:
         epoch = "of the fit before the refit, " + epoch
     if origin.refit_teacher:
         epoch = "flattered: the teacher had learned from these samples, " + epoch
     ranked = [Tile(f"top-{k} accuracy", format_percent(fraction)) for k, fraction in test.top_k.items()]
     return (
-        rate_accuracy(test),
-        Tile("macro precision", format_percent(test.macro_precision), note_interval(test, "macro_precision")),
-        Tile("macro recall", format_percent(test.macro_recall), note_interval(test, "macro_recall")),
-        Tile("macro F1", format_percent(test.macro_f1), note_interval(test, "macro_f1")),
+        _rate_accuracy(test),
+        Tile("macro precision", format_percent(test.macro_precision), _note_interval(test, "macro_precision")),
+        Tile("macro recall", format_percent(test.macro_recall), _note_interval(test, "macro_recall")),
+        Tile("macro F1", format_percent(test.macro_f1), _note_interval(test, "macro_f1")),
         *ranked,
         Tile("validation accuracy", format_percent(val.accuracy), f"{epoch}n = {val.n:,}"),
     )
 
 
-def note_interval(test: Evaluation, figure: str) -> str:
+def _note_interval(test: Evaluation, figure: str) -> str:
     """Return the interval of a fraction; nothing where there is none."""
     interval = test.intervals[figure]
     return f"{_format_interval(interval)} (95%)" if interval else ""
 
 
-def list_certainty(report: ModelReport) -> tuple[Tile, ...]:
-    """Return how far probabilities can be believed."""
+def _list_certainty(report: ModelReport) -> tuple[Tile, ...]:
+    """Return how far probabilities can be trusted."""
     test, change = report.test, report.calibration
     return (
         Tile(
@@ -202,7 +202,7 @@ def list_certainty(report: ModelReport) -> tuple[Tile, ...]:
     )
 
 
-def show_trust(test: Evaluation) -> tuple[Picture, Picture]:
+def _show_trust(test: Evaluation) -> tuple[Picture, Picture]:
     """Return the reliability diagram and the curve of accuracy over coverage."""
     lower, upper, confidence, accuracy, count = (
         np.array([getattr(item, name) for item in test.reliability])
@@ -215,13 +215,13 @@ def show_trust(test: Evaluation) -> tuple[Picture, Picture]:
     )
 
 
-def show_tradeoffs(report: ModelReport) -> tuple[Picture, ...]:
+def _show_tradeoffs(report: ModelReport) -> tuple[Picture, ...]:
     """Return precision–recall and ROC curves; none where the test split has samples of one class alone."""
     if not report.roc:
         return ()
     fractions = {row.name: row.support / report.test.n for row in report.test.per_class}
     found = report.precision_recall, report.roc
-    lines, areas = [_trace(curves) for curves in found], [measure_areas(curves) for curves in found]
+    lines, areas = [_trace(curves) for curves in found], [_measure_areas(curves) for curves in found]
     return show_precision_recall(lines[0], areas[0], fractions), show_roc(lines[1], areas[1])
 
 
@@ -230,12 +230,12 @@ def _trace(curves: Mapping[str, Curve]) -> dict[str, tuple[Points, Points]]:
     return {name: (curve.x, curve.y) for name, curve in curves.items()}
 
 
-def measure_areas(curves: Mapping[str, Curve]) -> dict[str, float]:
+def _measure_areas(curves: Mapping[str, Curve]) -> dict[str, float]:
     """Return the areas under curves by name."""
     return {name: curve.area for name, curve in curves.items()}
 
 
-def list_costs(report: ModelReport) -> tuple[Tile, ...]:
+def _list_costs(report: ModelReport) -> tuple[Tile, ...]:
     """Return size, arithmetic, memory and time for one sample."""
     latency = report.latency
     return (
@@ -246,19 +246,19 @@ def list_costs(report: ModelReport) -> tuple[Tile, ...]:
         Tile(
             "latency", f"{latency.p50:.2f} ms", f"median, one thread; p95 {latency.p95:.2f}, p99 {latency.p99:.2f} ms"
         ),
-        *list_fastest(report),
+        *_list_fastest(report),
     )
 
 
-def list_fastest(report: ModelReport) -> tuple[Tile, ...]:
+def _list_fastest(report: ModelReport) -> tuple[Tile, ...]:
     """Return which runtime is the fastest, where they were timed."""
     if not report.timed:
         return ()
     return (Tile("fastest runtime", report.fastest, f"{report.latencies[report.fastest].p50:.2f} ms"),)
 
 
-def list_trustworthiness(reasons: Reasons | None) -> tuple[Tile, ...]:
-    """Return how the probability of answers follows their explanations, and what is left of these without training."""
+def _list_trustworthiness(reasons: Reasons | None) -> tuple[Tile, ...]:
+    """Return how probabilities follow explanations, and how similar these are with random weights."""
     if reasons is None or not reasons.scores:
         return ()
     score, floor = reasons.scores
@@ -267,30 +267,30 @@ def list_trustworthiness(reasons: Reasons | None) -> tuple[Tile, ...]:
         Tile("deletion", f"{score.deletion_auc:.3f}", "as it goes first"),
         Tile(
             "insertion − deletion",
-            format_difference(score.gain),
-            f"{format_difference(floor.gain)} by a random order",
+            _format_difference(score.gain),
+            f"{_format_difference(floor.gain)} by a random order",
         ),
         Tile("likeness without training", f"{score.randomization:.2f}", "rank correlation; near 0 is better"),
     )
 
 
-def show_matrix(test: Evaluation) -> Picture | None:
+def _show_matrix(test: Evaluation) -> Picture | None:
     """Return the confusion matrix as a picture where there are many classes."""
     names = [row.name for row in test.per_class]
     return show_confusion(np.array(test.confusion), names) if len(names) > _NAMED else None
 
 
-def show_layer_stats(report: ModelReport) -> Picture | None:
-    """Return the vital signs of a network's layers over epochs; None where none were kept."""
+def _show_layer_stats(report: ModelReport) -> Picture | None:
+    """Return a picture of layer statistics over epochs; None where none were kept."""
     layer_stats = report.log.layer_stats
     if not layer_stats:
         return None
-    caption = f"Losses, gradients, updates and dead units over {show_epochs(len(report.history))}"
+    caption = f"Losses, gradients, updates and dead units over {format_epochs(len(report.history))}"
     return Picture(to_svg(lambda: draw_layer_stats(report.history, layer_stats), caption), caption)
 
 
-def rank_classes(evaluation: Evaluation) -> tuple[ClassReport, ...]:
-    """Return the classes of lowest F1 first; those without samples, of which nothing can be said, last."""
+def _rank_classes(evaluation: Evaluation) -> tuple[ClassReport, ...]:
+    """Return the classes by rising F1; those without samples, which have none, last."""
     return tuple(sorted(evaluation.per_class, key=lambda row: (not row.support, row.f1)))
 
 
@@ -303,7 +303,7 @@ def list_confusions(evaluation: Evaluation) -> tuple[tuple[str, str, int], ...]:
         for answer, count in enumerate(row)
         if truth != answer and count
     ]
-    return tuple(sorted(pairs, key=lambda pair: -pair[2])[:CONFUSIONS])
+    return tuple(sorted(pairs, key=lambda pair: -pair[2])[:_CONFUSIONS])
 
 
 def format_percent(fraction: float) -> str:
@@ -316,12 +316,12 @@ def _format_fraction(fraction: float | None) -> str:
     return "–" if fraction is None else format_percent(fraction)
 
 
-def format_area(area: float | None) -> str:
+def _format_area(area: float | None) -> str:
     """Return the area under a curve; a dash where there is no curve."""
     return "–" if area is None else f"{area:.3f}"
 
 
-def format_difference(value: float) -> str:
+def _format_difference(value: float) -> str:
     """Return a number to three decimals, with a minus sign instead of a hyphen."""
     return f"{value:.3f}".replace("-", "−")
 
@@ -331,7 +331,7 @@ def _format_interval(bounds: tuple[float, float]) -> str:
     return f"{format_percent(bounds[0])} – {format_percent(bounds[1])}"
 
 
-def format_values(values: Sequence[float], limit: int = 3) -> str:
+def _format_values(values: Sequence[float], limit: int = 3) -> str:
     """Return a few numbers, or the range of many."""
     if len(values) > limit:
         return f"{min(values):.4g} to {max(values):.4g} over {len(values)} channels"
@@ -352,6 +352,6 @@ def format_bytes(count: int) -> str:
     return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
-def to_shade(count: int, total: int) -> str:
+def _to_shade(count: int, total: int) -> str:
     """Return a cell's fraction of its row as a CSS percentage; any count at all is visible."""
     return f"{max(100 * count / total, 20):.0f}%" if count else "0%"

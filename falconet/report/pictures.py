@@ -22,24 +22,24 @@ from falconet.data.drawing import FRAME
 from falconet.data.images import to_bytes
 from falconet.escaping import escape_line
 from falconet.training import EpochRow
-from falconet.units import show_epochs
+from falconet.units import format_epochs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
-"""Of the palette of Okabe and Ito, told apart by the color-blind too; on white and on dark."""
+"""Colors of Okabe and Ito's palette, distinct for the color-blind too; on white and on dark."""
 
-PEN = "#010203"
-"""Stands for the page's own color of text."""
+_PEN = "#010203"
+"""Placeholder for the page's own text color."""
 
-THEME = {PEN: "currentColor", FRAME: "var(--soft)", BLUE: "var(--blue)", ORANGE: "var(--orange)"}
-"""What is drawn in these has the page's own color, which is another one in the dark."""
+THEME = {_PEN: "currentColor", FRAME: "var(--soft)", BLUE: "var(--blue)", ORANGE: "var(--orange)"}
+"""Color of a drawing -> the page's own color, which differs in dark mode."""
 
 
-DRAWING = RLock()
-"""Held while matplotlib's settings are those of a page."""
+_DRAWING = RLock()
+"""Lock held while matplotlib's settings are those of a page."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class Picture:
 
     svg: str
     caption: str
-    """What everybody reads below it; `svg` has a description for who cannot see it."""
+    """Caption below the picture; `svg` has a description for screen readers."""
 
     def within(self, part: str) -> Picture:
-        """Return the same for a named part of a page, where others may have an equal one."""
+        """Return the picture for a named part of a page, where others may have an equal one."""
         return Picture(scope_ids(self.svg, part), self.caption)
 
 
@@ -62,13 +62,13 @@ def show_learning_curves(history: Sequence[EpochRow], best_epoch: int) -> tuple[
         last = (
             f"{figure} {getattr(history[-1], f'val_{figure}'):.4g} on validation in the last one" if history else "none"
         )
-        description = f"Learning curves: {figure} over {show_epochs(len(history))}; {last}"
-        return Picture(to_svg(lambda: draw_learning(figure, history, best_epoch), description), caption)
+        description = f"Learning curves: {figure} over {format_epochs(len(history))}; {last}"
+        return Picture(to_svg(lambda: _draw_learning(figure, history, best_epoch), description), caption)
 
     return show("loss", "Loss by epoch"), show("accuracy", "Accuracy by epoch")
 
 
-def draw_learning(figure: str, history: Sequence[EpochRow], best_epoch: int) -> Figure:
+def _draw_learning(figure: str, history: Sequence[EpochRow], best_epoch: int) -> Figure:
     """Return one figure of the history, `loss` or `accuracy`, for training and validation."""
     from matplotlib.ticker import MaxNLocator
 
@@ -99,11 +99,11 @@ def to_svg(draw: Callable[[], Figure], description: str) -> str:
 
     style: dict[Any, Any] = {
         "svg.fonttype": "none", "svg.hashsalt": "falconet", "font.family": "sans-serif", "font.size": 10,
-        "text.color": PEN, "axes.labelcolor": PEN, "axes.edgecolor": PEN, "xtick.color": PEN, "ytick.color": PEN,
+        "text.color": _PEN, "axes.labelcolor": _PEN, "axes.edgecolor": _PEN, "xtick.color": _PEN, "ytick.color": _PEN,
         "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
     }  # fmt: skip
     # These settings are the whole process's: of two threads at once, one would keep the other's for good.
-    with DRAWING, rc_context(style), warnings.catch_warnings():
+    with _DRAWING, rc_context(style), warnings.catch_warnings():
         # The page's reader draws the letters, whatever matplotlib's own font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         buffer = io.StringIO()

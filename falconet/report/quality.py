@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _Curve = tuple[Float64[np.ndarray, " points"], Float64[np.ndarray, " points"]]
-"""Values along the horizontal axis, and those above them."""
+"""Points of a curve: horizontal values, then vertical ones."""
 
 _COLUMNS = 5
-"""Of small pictures beside each other."""
+"""Most small pictures side by side."""
 PANELS = 20
-"""Classes that have a small picture: those of the smallest areas."""
+"""Most classes that have a small picture: those of the smallest areas."""
 _NAME_LENGTH = 14
-"""Letters of a name that have room above a small picture."""
-LEFT, _RIGHT, BOTTOM, TOP = 0.6, 0.1, 0.55, 0.3
+"""Most letters of a name above a small picture."""
+_LEFT, _RIGHT, _BOTTOM, _TOP = 0.6, 0.1, 0.55, 0.3
 """Inches around the small pictures, for numbers and names."""
-GAPS = 0.12, 0.25
-"""Between them, of their width and height."""
+_GAPS = 0.12, 0.25
+"""Gaps between small pictures, as fractions of their width and height."""
 
 
 def show_reliability(
@@ -105,7 +105,7 @@ def show_coverage(coverage: Float64[np.ndarray, " points"], accuracy: Float64[np
 
 
 def draw_coverage(coverage: Float64[np.ndarray, " points"], accuracy: Float64[np.ndarray, " points"]) -> Figure:
-    """Return accuracy among the answers given over their fraction; where nothing is answered there is no point."""
+    """Return accuracy of the predictions kept over their fraction (coverage); no point where none is kept."""
     from matplotlib.ticker import PercentFormatter
 
     figure, axes = create_axes()
@@ -121,8 +121,8 @@ def show_precision_recall(
     curves: Mapping[str, _Curve], areas: Mapping[str, float], prevalence: Mapping[str, float]
 ) -> Picture:
     """Return precision over recall for each class (see `draw_precision_recall`), with the areas in words."""
-    caption = f"Precision over recall, one class against the rest; dotted: by chance. {mention_limit(curves)}"
-    description = f"Precision–recall curves. Average precision: {list_areas(areas)}."
+    caption = f"Precision over recall, one class against the rest; dotted: chance level. {_mention_limit(curves)}"
+    description = f"Precision–recall curves. Average precision: {_list_areas(areas)}."
     return Picture(to_svg(lambda: draw_precision_recall(curves, areas, prevalence), description), caption.strip())
 
 
@@ -142,13 +142,14 @@ def draw_precision_recall(
         axes.axhline(prevalence[name], color=FRAME, linestyle=":")
         axes.plot(recall, precision, color=BLUE, drawstyle="steps-pre")
 
-    return draw_classes(areas, draw, "recall", "precision")
+    return _draw_classes(areas, draw, "recall", "precision")
 
 
 def show_roc(curves: Mapping[str, _Curve], areas: Mapping[str, float]) -> Picture:
     """Return the ROC curve of each class (see `draw_roc`), with the areas in words."""
-    caption = f"Hits over false alarms (ROC), one class against the rest; dotted: by chance. {mention_limit(curves)}"
-    description = f"ROC curves. Areas: {list_areas(areas)}."
+    rates = "ROC: true positive rate over false positive rate, one class against the rest; dotted: chance level."
+    caption = f"{rates} {_mention_limit(curves)}"
+    description = f"ROC curves. Areas: {_list_areas(areas)}."
     return Picture(to_svg(lambda: draw_roc(curves, areas), description), caption.strip())
 
 
@@ -159,7 +160,7 @@ def draw_roc(curves: Mapping[str, _Curve], areas: Mapping[str, float]) -> Figure
         axes.plot([0, 1], [0, 1], color=FRAME, linestyle=":")
         axes.plot(*curves[name], color=BLUE)
 
-    return draw_classes(areas, draw, "false positive rate", "true positive rate")
+    return _draw_classes(areas, draw, "false positive rate", "true positive rate")
 
 
 def show_confusion(confusion: Int64[np.ndarray, "classes classes"], names: Sequence[str]) -> Picture:
@@ -188,7 +189,7 @@ def draw_confusion(confusion: Int64[np.ndarray, "classes classes"]) -> Figure:
     return figure
 
 
-def draw_classes(areas: Mapping[str, float], draw: Callable[[Axes, str], None], across: str, up: str) -> Figure:
+def _draw_classes(areas: Mapping[str, float], draw: Callable[[Axes, str], None], across: str, up: str) -> Figure:
     """Return small pictures of the classes of smallest area, each with that number above."""
 
     def draw_one(axes: Axes, name: str) -> None:
@@ -198,10 +199,10 @@ def draw_classes(areas: Mapping[str, float], draw: Callable[[Axes, str], None], 
         axes.set_title(f"{shown}  {areas[name]:.3f}", size=9, loc="left", parse_math=False)
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), aspect="equal")
 
-    return draw_grid(rank_areas(areas)[:PANELS], draw_one, across, up)
+    return _draw_grid(_rank_areas(areas)[:PANELS], draw_one, across, up)
 
 
-def draw_grid(names: Sequence[str], draw: Callable[[Axes, str], None], across: str, up: str) -> Figure:
+def _draw_grid(names: Sequence[str], draw: Callable[[Axes, str], None], across: str, up: str) -> Figure:
     """Return small pictures beside and below each other, with one scale for all."""
     from matplotlib.figure import Figure
 
@@ -210,8 +211,8 @@ def draw_grid(names: Sequence[str], draw: Callable[[Axes, str], None], across: s
     width, height = 1.75 * columns + 0.5, 2 * rows + 0.4
     figure = Figure(figsize=(width, height))
     # The same texts stand around each: nothing need be measured to make room for them.
-    edges = {"left": LEFT / width, "right": 1 - _RIGHT / width, "bottom": BOTTOM / height, "top": 1 - TOP / height}
-    figure.subplots_adjust(**edges, wspace=GAPS[0], hspace=GAPS[1])
+    edges = {"left": _LEFT / width, "right": 1 - _RIGHT / width, "bottom": _BOTTOM / height, "top": 1 - _TOP / height}
+    figure.subplots_adjust(**edges, wspace=_GAPS[0], hspace=_GAPS[1])
     grid: Iterator[Any] = iter(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
     for name, axes in zip(names, grid, strict=False):
         draw(axes, name)
@@ -222,16 +223,16 @@ def draw_grid(names: Sequence[str], draw: Callable[[Axes, str], None], across: s
     return figure
 
 
-def rank_areas(areas: Mapping[str, float]) -> list[str]:
+def _rank_areas(areas: Mapping[str, float]) -> list[str]:
     """Return the classes that have an area, the smallest first; one without samples has none (NaN)."""
     return sorted((name for name, area in areas.items() if not math.isnan(area)), key=areas.__getitem__)
 
 
-def list_areas(areas: Mapping[str, float]) -> str:
+def _list_areas(areas: Mapping[str, float]) -> str:
     """Return areas in words, the smallest first."""
-    return ", ".join(f"{name} {areas[name]:.3f}" for name in rank_areas(areas)[:PANELS]) or "none"
+    return ", ".join(f"{name} {areas[name]:.3f}" for name in _rank_areas(areas)[:PANELS]) or "none"
 
 
-def mention_limit(curves: Mapping[str, Any]) -> str:
+def _mention_limit(curves: Mapping[str, Any]) -> str:
     """Say that not all classes are shown where they are not."""
     return f"The {PANELS} of {len(curves)} classes with the smallest areas." if len(curves) > PANELS else ""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-"""With the colors, so that lines are told apart in gray too."""
+"""Markers that tell lines apart in gray, too."""
 
 
 def draw_robustness(robustness: Robustness) -> Figure:
@@ -23,9 +23,9 @@ def draw_robustness(robustness: Robustness) -> Figure:
     attacked = bool(robustness.attacks)
     figure = Figure(figsize=(11 if attacked else 6.5, 4.2), layout="constrained")
     first, *others = figure.subplots(1, 1 + attacked, sharey=True, squeeze=False)[0]
-    draw_corruptions(first, robustness)
+    _draw_corruptions(first, robustness)
     for axes in others:
-        draw_attacks(axes, robustness.attacks)
+        _draw_attacks(axes, robustness.attacks)
     for axes in (first, *others):
         axes.set_ylim(-0.02, 1.02)
         axes.yaxis.set_major_formatter("{x:.0%}")
@@ -36,7 +36,7 @@ def draw_robustness(robustness: Robustness) -> Figure:
     return figure
 
 
-def draw_corruptions(axes: Axes, robustness: Robustness) -> None:
+def _draw_corruptions(axes: Axes, robustness: Robustness) -> None:
     """Draw a line for each corruption; all begin at the clean samples."""
     lines = tabulate_corruptions(robustness).items()
     for (name, rows), color, marker in zip(lines, COLORS, _MARKERS, strict=False):
@@ -46,7 +46,7 @@ def draw_corruptions(axes: Axes, robustness: Robustness) -> None:
     axes.set(xlabel="severity (0: as it is)", title=f"corrupted (n = {robustness.n:,})")
 
 
-def draw_attacks(axes: Axes, rows: Sequence[Attacked]) -> None:
+def _draw_attacks(axes: Axes, rows: Sequence[Attacked]) -> None:
     """Draw a line for each attack, at evenly spaced epsilons: they span two decades, and 0."""
     names = list(dict.fromkeys(row.attack for row in rows))
     for name, color, marker in zip(names, COLORS, _MARKERS, strict=False):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _NAMED = 60
-"""Layers that are named under the picture, at most; of more, every second, third and so on."""
+"""Most layers that are all named under the picture; of more, every second, third and so on is."""
 
 
 def draw_structure(cost: Complexity) -> Figure:
@@ -24,42 +24,42 @@ def draw_structure(cost: Complexity) -> Figure:
     from matplotlib.figure import Figure
 
     drawn = [layer for layer in cost.layers if layer.output_shape and (layer.macs or layer.type == "Embedding")]
-    layers = list_main(drawn)
+    layers = _list_main(drawn)
     figure = Figure(figsize=(10, 6.5), layout="constrained")
     sizes, macs, params = figure.subplots(3, 1, sharex=True)
     shape = "x".join(map(str, cost.input))
     figure.suptitle(f"{cost.model}, input {shape}: {cost.params:,} parameters, {cost.macs:,} MACs")
-    draw_sizes(sizes, layers)
-    draw_bars(macs, "MACs", [layer.macs for layer in layers], ORANGE)
-    draw_bars(params, "parameters", [layer.params for layer in layers], GREEN)
+    _draw_sizes(sizes, layers)
+    _draw_bars(macs, "MACs", [layer.macs for layer in layers], ORANGE)
+    _draw_bars(params, "parameters", [layer.params for layer in layers], GREEN)
     marks = range(0, len(layers), math.ceil(len(layers) / _NAMED))
     params.set_xticks(marks, [layers[mark].name for mark in marks], rotation=90, size=7)
     return figure
 
 
-def list_main(layers: list[LayerCost]) -> list[LayerCost]:
+def _list_main(layers: list[LayerCost]) -> list[LayerCost]:
     """Return the layers but those that put out a single position before others put out more again."""
-    wide = [index for index, layer in enumerate(layers) if count_positions(layer) > 1]
+    wide = [index for index, layer in enumerate(layers) if _count_positions(layer) > 1]
     return [layer for index, layer in enumerate(layers) if not wide or index in wide or index > wide[-1]]
 
 
-def count_positions(layer: LayerCost) -> int:
+def _count_positions(layer: LayerCost) -> int:
     """Return how many pixels or steps a layer's output has."""
-    return math.prod(layer.output_shape) // count_channels(layer)
+    return math.prod(layer.output_shape) // _count_channels(layer)
 
 
-def count_channels(layer: LayerCost) -> int:
+def _count_channels(layer: LayerCost) -> int:
     """Return the channels of a layer's output: first in feature maps, last after dense layers and recurrence."""
     first = len(layer.output_shape) == 3 or layer.type == "Conv1d"
     return layer.output_shape[0 if first else -1]
 
 
-def draw_sizes(axes: Axes, layers: list[LayerCost]) -> None:
+def _draw_sizes(axes: Axes, layers: list[LayerCost]) -> None:
     """Draw how many channels each layer puts out, and of how many positions."""
-    axes.step(range(len(layers)), [*map(count_channels, layers)], where="mid", color=BLUE, label="channels")
+    axes.step(range(len(layers)), [*map(_count_channels, layers)], where="mid", color=BLUE, label="channels")
     axes.step(
         range(len(layers)),
-        [*map(count_positions, layers)],
+        [*map(_count_positions, layers)],
         where="mid",
         color=ORANGE,
         linestyle="--",
@@ -70,7 +70,7 @@ def draw_sizes(axes: Axes, layers: list[LayerCost]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def draw_bars(axes: Axes, label: str, values: list[int], color: str) -> None:
+def _draw_bars(axes: Axes, label: str, values: list[int], color: str) -> None:
     """Draw what each layer costs."""
     from matplotlib.ticker import EngFormatter
 

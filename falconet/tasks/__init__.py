@@ -1,4 +1,4 @@
-"""What is asked about a sample: a file for each task, and TASKS, the one table that names them all.
+"""Tasks, what is predicted for a sample: a file for each, and TASKS, the one table that names them all.
 
 A task says what a network's outputs mean. Whoever has an output spec looks its task up, and never asks which one it is.
 Losses are imported, and torch with them, when one is made.

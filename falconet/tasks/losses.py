@@ -14,12 +14,12 @@ from torch import Tensor
 from falconet.models.layers import COSINE_SCALE
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""From a network's outputs and the targets of a batch to the mean over its samples."""
+"""Loss function: the mean over a batch, given a network's outputs and the targets."""
 
 
 @runtime_checkable
 class LossConfig(Protocol):
-    """What losses follow from; a TrainConfig has it."""
+    """Settings of losses, which a TrainConfig has."""
 
     @property
     def loss(self) -> str: ...
@@ -40,25 +40,25 @@ def make_loss(config: LossConfig, class_weights: Tensor | None = None) -> Loss:
 
     Labels are class numbers, or soft labels where samples are mixed.
     """
-    return choose_loss(config.loss, config, config.label_smoothing, class_weights)
+    return _choose_loss(config.loss, config, config.label_smoothing, class_weights)
 
 
 def make_validation_loss(config: LossConfig) -> Loss:
     """Return the loss of a validation batch: without smoothing, weights and margins."""
     name = config.loss if config.loss in ("brier", "cosine") else "cross_entropy"
-    return choose_loss(name, config, smoothing=0.0)
+    return _choose_loss(name, config, smoothing=0.0)
 
 
-def choose_loss(name: str, config: LossConfig, smoothing: float, class_weights: Tensor | None = None) -> Loss:
+def _choose_loss(name: str, config: LossConfig, smoothing: float, class_weights: Tensor | None = None) -> Loss:
     """Return the loss of this name."""
     if name == "brier":
         return lambda logits, labels: brier_loss(logits, labels, smoothing, class_weights)
     if name == "cosine":
         return lambda logits, labels: cosine_loss(logits, labels, config.cross_entropy_weight, smoothing, class_weights)
     if name == "cross_entropy":
-        return lambda logits, labels: weighted_cross_entropy(logits, labels, smoothing, class_weights)
+        return lambda logits, labels: _weighted_cross_entropy(logits, labels, smoothing, class_weights)
     take = cosface_logits if name == "cosface" else arcface_logits
-    return lambda logits, labels: weighted_cross_entropy(
+    return lambda logits, labels: _weighted_cross_entropy(
         take(logits, labels, config.margin), labels, smoothing, class_weights
     )
 
@@ -69,7 +69,7 @@ def cosface_logits(
     margin: float,
 ) -> Float[Tensor, "batch classes"]:
     """Lower the true class's cosine by a margin (Wang et al.: CosFace. CVPR, 2018, equation 4)."""
-    return logits - COSINE_SCALE * margin * to_soft_labels(labels, logits)
+    return logits - COSINE_SCALE * margin * _to_soft_labels(labels, logits)
 
 
 def arcface_logits(
@@ -84,10 +84,10 @@ def arcface_logits(
     # The derivative of the arc cosine is infinite at both ends.
     cosine = (logits / COSINE_SCALE).clamp(-1 + 1e-6, 1 - 1e-6)
     widened = torch.cos((cosine.acos() + margin).clamp(max=math.pi))
-    return COSINE_SCALE * torch.lerp(cosine, widened, to_soft_labels(labels, logits))
+    return COSINE_SCALE * torch.lerp(cosine, widened, _to_soft_labels(labels, logits))
 
 
-def to_soft_labels(
+def _to_soft_labels(
     labels: Int64[Tensor, " batch"] | Float[Tensor, "batch classes"], logits: Float[Tensor, "batch classes"]
 ) -> Float[Tensor, "batch classes"]:
     """Return labels as soft labels."""
@@ -127,7 +127,7 @@ def effective_class_weights(
     return (weights * int(present.sum()) / weights.sum()).float()
 
 
-def weighted_cross_entropy(
+def _weighted_cross_entropy(
     logits: Float[Tensor, "batch classes"],
     labels: Int64[Tensor, " batch"] | Float[Tensor, "batch classes"],
     label_smoothing: float,
@@ -148,7 +148,7 @@ def brier_loss(
 ) -> Float[Tensor, ""]:
     """Squared distance of the predicted probabilities to the smoothed one-hot label, summed over the classes."""
     classes = logits.shape[1]
-    soft_labels = to_soft_labels(labels, logits)
+    soft_labels = _to_soft_labels(labels, logits)
     target = soft_labels * (1 - label_smoothing) + label_smoothing / classes
     losses = (logits.softmax(dim=1) - target).square().sum(dim=1)
     if class_weights is None:
@@ -170,11 +170,11 @@ def cosine_loss(
     settles. The paper takes that of a dense layer of its own after the logits; here it is that of the logits, so that
     a model stays one network whose softmax is its answer.
     """
-    soft_labels = to_soft_labels(labels, logits)
+    soft_labels = _to_soft_labels(labels, logits)
     target = soft_labels * (1 - label_smoothing) + label_smoothing / logits.shape[1]
     distances = 1 - (F.normalize(logits) * F.normalize(target)).sum(dim=1)
     weights = None if class_weights is None else soft_labels @ class_weights
     distance = distances.mean() if weights is None else (distances * weights).sum() / weights.sum()
     if not cross_entropy_weight:
         return distance
-    return distance + cross_entropy_weight * weighted_cross_entropy(logits, labels, label_smoothing, class_weights)
+    return distance + cross_entropy_weight * _weighted_cross_entropy(logits, labels, label_smoothing, class_weights)

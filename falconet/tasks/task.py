@@ -1,4 +1,4 @@
-"""Task: what all parts of Falconet must know of what is asked about a sample."""
+"""Task: what all parts of Falconet must know of what is predicted for a sample."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked about a sample."""
+    """A task: what is predicted for a sample."""
 
     name: TaskName
     output_type: type[OutputSpec]
-    """What is written down about the meaning of outputs."""
+    """Class of the output spec: what the outputs of a network mean."""
     make_output: Callable[[Dataset], OutputSpec]
-    """From a data set to what the outputs of a network that learns from it mean."""
+    """Returns the output spec of a network that is trained on a data set."""
     make_loss: Callable[[LossConfig, Tensor | None], Loss]
-    """From how a network is trained, and weights of classes, to the loss of a training batch."""
+    """Returns the loss of a training batch, given settings and class weights."""
     make_validation_loss: Callable[[LossConfig], Loss]
-    """From how a network is trained to the loss by which epochs are compared."""
+    """Returns the validation loss, by which epochs are compared, given settings."""
     activate: Callable[[Tensor], Tensor]
-    """From a network's outputs to its answer, `(samples, outputs)`: of a classifier probabilities."""
+    """Turns a network's outputs into predictions, `(samples, outputs)`: for a classifier, probabilities."""
     count_hits: Callable[[Tensor, Tensor], int]
-    """From a network's outputs and the targets to how many answers are right."""
+    """Counts the correct predictions, given a network's outputs and the targets."""

@@ -1,4 +1,4 @@
-"""What makes training faster where it is asked for: images that grow, and compiled networks."""
+"""Options that make training faster: progressive resizing of images, and compiled networks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from falconet.training.schedules import training_side
 
 
 def resize(images: Tensor, step: int, steps: int, config: TrainConfig) -> Tensor:
-    """Return images as large as they are in this step."""
+    """Return images resized to the side of this step."""
     if config.initial_scale == 1:
         return images
     size = [training_side(side, step, steps, config.initial_scale) for side in images.shape[2:]]
@@ -29,7 +29,7 @@ def resize(images: Tensor, step: int, steps: int, config: TrainConfig) -> Tensor
 def check_acceleration(
     model: nn.Module, config: TrainConfig, device: torch.device, sample: Callable[[], Tensor], processes: int
 ) -> None:
-    """Raise ConfigError where what is to make training faster cannot be had for this network, or on this machine.
+    """Raise ConfigError where an option that makes training faster does not suit this network or this machine.
 
     `sample` returns some of the network's input; it is only called where that is needed.
     """
@@ -38,20 +38,20 @@ def check_acceleration(
         raise ConfigError(f"compile: wanted initial_scale=1 with it, found {config.initial_scale:g}; take one of both")
     if config.compile and processes > 1:
         raise ConfigError(f"compile: wanted one process, found {processes}; leave it out")
-    if config.compile and device.type == "cpu" and not shutil.which(name_compiler()):
-        raise ConfigError(f"compile: wanted a C++ compiler, found no {name_compiler()}; install it, or leave it out")
+    if config.compile and device.type == "cpu" and not shutil.which(_name_compiler()):
+        raise ConfigError(f"compile: wanted a C++ compiler, found no {_name_compiler()}; install it, or leave it out")
     if config.initial_scale < 1:
-        check_sizes(model, sample()[:1], config)
+        _check_sizes(model, sample()[:1], config)
 
 
-def name_compiler() -> str:
-    """Return the C++ compiler that torch takes."""
+def _name_compiler() -> str:
+    """Return the C++ compiler that torch uses."""
     usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
     return os.environ.get("CXX") or usual
 
 
 @torch.no_grad()
-def check_sizes(model: nn.Module, sample: Tensor, config: TrainConfig) -> None:
+def _check_sizes(model: nn.Module, sample: Tensor, config: TrainConfig) -> None:
     """Raise ConfigError unless a network takes images as small as training begins with."""
     if sample.ndim != 4:
         raise ConfigError(f"initial_scale: wanted 1 for samples that are no images, found {config.initial_scale:g}")

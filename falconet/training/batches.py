@@ -1,4 +1,4 @@
-"""What `fit` feeds on: batches that can be had again, and any iterable of pairs, as a DataLoader of torch is."""
+"""The batches that `fit` takes: reproducible ones, and any iterable of pairs, such as torch's DataLoader."""
 
 from __future__ import annotations
 
@@ -15,49 +15,49 @@ from torch import Tensor, nn
 from falconet.data.loader import epoch_seed
 from falconet.errors import DataError, UsageError, lacks_memory
 
-_WHOLE = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32)
-"""Types of class numbers."""
+_INTEGER_DTYPES = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32)
+"""Data types that class numbers may have."""
 
 
 @runtime_checkable
 class Batches(Protocol):
-    """Batches that are the same for the same number of an epoch; `falconet.Loader` is one."""
+    """Batches that are the same each time an epoch's number is the same; `falconet.Loader` implements it."""
 
     def __len__(self) -> int:
-        """Batches an epoch."""
+        """Return the number of batches in an epoch."""
 
     def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
         """Yield inputs and labels of one epoch, counted from 1, from batch `start` on: the same for the same number.
 
-        A third tensor of a training batch is a teacher's logits for it.
+        A training batch may have a third tensor: a teacher's logits.
         """
 
 
 @dataclass(frozen=True, eq=False)
-class IteratedBatches:
-    """Batches of an iterable that is walked anew in each epoch."""
+class _IteratedBatches:
+    """Batches of an iterable that is iterated anew in each epoch."""
 
     name: str
-    """train or val, for what is said of them."""
+    """Name of the batches in messages: train or val."""
     iterable: Iterable[Any]
     length: int
     classes: int
-    """Outputs of the network."""
+    """Number of the network's outputs."""
     seed: int
 
     def __len__(self) -> int:
         return self.length
 
     def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
-        """Yield the batches of a walk from batch `start` on.
+        """Yield the batches of an iteration from batch `start` on.
 
-        What a DataLoader shuffles by is drawn from torch's generator as it begins: here it follows from seed and epoch.
+        A DataLoader seeds its shuffling from torch's generator as it begins: here that follows from seed and epoch.
         """
-        with drawn_for(self.seed, number):
-            walk = iter(self.iterable)
-            first = list(next_batch(walk))
+        with _drawn_for(self.seed, number):
+            iterator = iter(self.iterable)
+            first = list(_next_batch(iterator))
         count = 0
-        for batch in chain(first, walk):
+        for batch in chain(first, iterator):
             if count < self.length and count >= start:
                 yield self.check(batch, count)
             count += 1
@@ -70,10 +70,10 @@ class IteratedBatches:
             )
 
     def check(self, batch: Any, place: int) -> tuple[Tensor, Tensor]:
-        """Return a batch as the loop takes it. Raises DataError for what is none."""
+        """Return a batch as the training loop takes it. Raises DataError for an invalid one."""
         where = f"{self.name}, batch {place}"
-        inputs, labels = split_pair(batch, where)
-        labels = to_labels(labels, where)
+        inputs, labels = _split_pair(batch, where)
+        labels = _to_labels(labels, where)
         if not len(inputs) or len(inputs) != len(labels):
             raise DataError(f"{where}: wanted a label for each input, found {len(inputs)} inputs, {len(labels)} labels")
         if labels.ndim == 2 and labels.shape[1] != self.classes:
@@ -89,25 +89,25 @@ class IteratedBatches:
 
 
 @contextmanager
-def drawn_for(seed: int, number: int) -> Iterator[None]:
-    """Let what draws from torch's generator draw what follows from a seed and an epoch, and leave no trace there."""
+def _drawn_for(seed: int, number: int) -> Iterator[None]:
+    """Seed torch's generator from a seed and an epoch for a while, and restore its state afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(epoch_seed(seed, number, "order"))
         yield
 
 
-def next_batch(walk: Iterator[Any]) -> Iterator[Any]:
+def _next_batch(iterator: Iterator[Any]) -> Iterator[Any]:
     """Yield the next batch, where there is one."""
-    for batch in walk:
+    for batch in iterator:
         yield batch
         return
 
 
 def make_batches(name: str, loader: Batches | Iterable[Any] | None, model: nn.Module, seed: int) -> Batches:
-    """Return what `fit` was given as batches that it can take.
+    """Return the loader or iterable that `fit` was given as `Batches`.
 
-    Raises UsageError for what is no iterable, or can be walked only once, and DataError for batches that are no pairs
-    of inputs and class numbers, or that the network cannot take.
+    Raises UsageError for an object that is not iterable or can be iterated only once, and DataError for batches that
+    are not pairs of inputs and class numbers, or that the network cannot take.
     """
     if isinstance(loader, Batches):
         return loader
@@ -115,28 +115,28 @@ def make_batches(name: str, loader: Batches | Iterable[Any] | None, model: nn.Mo
         raise DataError(f"{name}: wanted a loader of one batch or more, found none")
     wanted = "an iterable of (x, y) batches, such as a DataLoader"
     if isinstance(loader, Iterator):
-        again = "which can be walked only once, and an epoch is a walk: give a list or a DataLoader"
+        again = "which is used up after one epoch: give a list or a DataLoader"
         raise UsageError(f"{name}: wanted {wanted}, found {type(loader).__name__}, {again}")
     if isinstance(loader, str | bytes | Mapping | Tensor | np.ndarray) or not isinstance(loader, Iterable):
         raise UsageError(f"{name}: wanted {wanted}, found {type(loader).__name__}")
-    with drawn_for(seed, 1):
-        length = count_batches(loader)
-        first = list(next_batch(iter(loader)))
+    with _drawn_for(seed, 1):
+        length = _count_batches(loader)
+        first = list(_next_batch(iter(loader)))
     if not length or not first:
         raise DataError(f"{name}: wanted a loader of one batch or more, found one without batches")
-    inputs, _ = split_pair(first[0], f"{name}, batch 0")
-    return IteratedBatches(name, loader, length, count_outputs(model, inputs[:1], name), seed)
+    inputs, _ = _split_pair(first[0], f"{name}, batch 0")
+    return _IteratedBatches(name, loader, length, _count_outputs(model, inputs[:1], name), seed)
 
 
-def count_batches(loader: Iterable[Any]) -> int:
-    """Return the batches of a walk, by walking where the iterable does not say it."""
+def _count_batches(loader: Iterable[Any]) -> int:
+    """Return the number of batches in an iteration, by iterating where the iterable has no length."""
     try:
         return len(loader)  # type: ignore[arg-type]
     except TypeError:
         return sum(1 for _ in loader)
 
 
-def split_pair(batch: Any, where: str) -> tuple[Tensor, Any]:
+def _split_pair(batch: Any, where: str) -> tuple[Tensor, Any]:
     """Return a batch's inputs, as a network takes them, and its labels as they are. Raises DataError."""
     if not isinstance(batch, tuple | list) or len(batch) != 2:
         found = f"{len(batch)} entries" if isinstance(batch, tuple | list) else type(batch).__name__
@@ -152,15 +152,15 @@ def split_pair(batch: Any, where: str) -> tuple[Tensor, Any]:
     return inputs.float() if inputs.dtype == torch.float64 else inputs, labels
 
 
-def to_labels(labels: Any, where: str) -> Tensor:
-    """Return class numbers as int64, and fractions of each class as they are. Raises DataError for anything else."""
+def _to_labels(labels: Any, where: str) -> Tensor:
+    """Return class numbers as int64, and soft labels as float32. Raises DataError for anything else."""
     if not isinstance(labels, Tensor | np.ndarray | list | tuple):
         raise DataError(f"{where}: wanted class numbers as a tensor, found {type(labels).__name__}")
     try:
         tensor = torch.as_tensor(labels)
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"{where}: wanted class numbers, found {type(labels[0]).__name__}") from error
-    if tensor.ndim == 1 and tensor.dtype in _WHOLE:
+    if tensor.ndim == 1 and tensor.dtype in _INTEGER_DTYPES:
         return tensor.long()
     if tensor.ndim == 2 and tensor.is_floating_point():
         return tensor.float()
@@ -169,8 +169,8 @@ def to_labels(labels: Any, where: str) -> Tensor:
 
 
 @torch.no_grad()
-def count_outputs(model: nn.Module, sample: Tensor, name: str) -> int:
-    """Return how many classes a network tells apart. Raises DataError where it cannot take a sample."""
+def _count_outputs(model: nn.Module, sample: Tensor, name: str) -> int:
+    """Return the number of a network's classes. Raises DataError where it cannot take a sample."""
     mode = model.training
     place = next(model.parameters(), sample).device
     try:

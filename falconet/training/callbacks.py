@@ -1,4 +1,4 @@
-"""What may watch a run. Importing it does not import torch."""
+"""Callbacks of a training run. Importing this does not import torch."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ class EpochRow:
 
 
 class Callback:
-    """What may watch a run; override what is wanted. Nothing here may change the run."""
+    """An observer of a run: override the methods that are needed. None of them may change the run."""
 
     hooked: bool = False
-    """Whether hooks of it wait in the network for the next forward pass, which is then not a compiled one."""
+    """Whether the callback has hooks in the network for the next forward pass, which is then not compiled."""
 
     def on_model(self, model: nn.Module) -> None:
-        """Called once before `on_start`, with the network that is trained, in the state that the run begins with."""
+        """Called once before `on_start`, with the network to be trained, in the state in which the run begins."""
 
     def on_start(self, epochs: int, steps_per_epoch: int, history: Sequence[EpochRow]) -> None:
-        """Called once; `history` holds the epochs that a resumed run had before."""
+        """Called once before the first step; `history` holds the earlier epochs of a resumed run."""
 
     def on_note(self, line: str) -> None:
-        """Called before the start, with each thing about the network that the user should know."""
+        """Called with each line that the user should know, before the start or during the run."""
 
     def on_batch(self, step: int) -> None:
         """Called before the forward pass of each step, counted from 1."""
 
     def on_gradients(self, step: int) -> None:
-        """Called in each step, counted from 1, between the backward pass and the change of the weights."""
+        """Called in each step, counted from 1, between the backward pass and the weight update."""
 
     def on_step(self, step: int, loss: float) -> None:
         """Called after each step, counted from 1."""
 
     def on_epoch(self, row: EpochRow, best: bool) -> None:
-        """Called after each epoch's validation; `best` where none was better before."""
+        """Called after each epoch's validation; `best`: no earlier epoch was better or as good."""
 
     def on_end(self) -> None:
         """Called once, however the run ended."""

@@ -20,16 +20,16 @@ _KEPT = 2
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Tensors by name, and plain facts beside them."""
+    """A training state: tensors by name, and JSON values beside them."""
 
     tensors: Mapping[str, Tensor]
     facts: Mapping[str, Any]
 
 
 def save_checkpoint(folder: Path, epoch: int, checkpoint: Checkpoint, step: int = 0) -> None:
-    """Write the state after `epoch` epochs and `step` steps of the next; all but the one before it are removed then.
+    """Write the state after `epoch` epochs and `step` steps of the next, and remove all others but the one before it.
 
-    It counts once its JSON file is there. Later ones are those of a run that went back since.
+    A checkpoint is valid once its JSON file exists. Later ones come from before a rollback and are removed too.
     """
     content = safetensors.torch.save({name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()})
     stem = f"epoch-{epoch:06d}.{step:09d}"
@@ -45,9 +45,9 @@ def save_checkpoint(folder: Path, epoch: int, checkpoint: Checkpoint, step: int 
 
 
 def load_checkpoint(folder: Path, warn: Callable[[str], None] = lambda line: None) -> Checkpoint | None:
-    """Return the newest whole state, or None where there is none.
+    """Return the newest valid checkpoint, or None where there is none.
 
-    Truncated and altered ones are passed over, each with a line to `warn`.
+    Truncated and altered ones are skipped, each with a line to `warn`.
     """
     paths = sorted(folder.glob("epoch-*.json"), reverse=True)
     for path in paths:
@@ -64,7 +64,7 @@ def load_checkpoint(folder: Path, warn: Callable[[str], None] = lambda line: Non
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Remove all states of a run. Raises StorageError."""
+    """Remove all checkpoints of a run. Raises StorageError."""
     check_held(folder)
     try:
         for path in folder.glob("epoch-*"):
@@ -74,5 +74,5 @@ def remove_checkpoints(folder: Path) -> None:
 
 
 def _digest(content: bytes, facts: Any) -> str:
-    """Return a hash over both parts."""
+    """Return a hash of tensors and values together."""
     return hashlib.sha256(content + json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -11,25 +11,25 @@ MARGIN_LOSSES = ("cosface", "arcface")
 """Losses that need an output layer of cosines."""
 
 
-FREE = ("device", "checkpoint_seconds")
-"""Settings that change nothing about what training comes to, so that a run may go on with others."""
+CHANGEABLE_ON_RESUME = ("device", "checkpoint_seconds")
+"""Settings without an effect on the trained weights, which may differ when a run is resumed."""
 
 
 @accept_renamed_fields("training")
 @dataclass(frozen=True)
 class TrainConfig:
-    """How `fit` trains."""
+    """The configuration of `fit`."""
 
     epochs: int = 30
     """Passes over the training samples."""
 
     batch_size: int = 64
-    """Samples a step."""
+    """Samples per step."""
 
     initial_scale: float = 1.0
     """Fraction of the images' sides that training begins with; they grow to the whole over three quarters of the steps.
 
-    For networks that take any size; early steps then cost less (Tan, Le: EfficientNetV2. ICML, 2021, section 4).
+    It needs a network that takes any size; early steps cost less (Tan, Le: EfficientNetV2. ICML, 2021, section 4).
     """
 
     loss: Literal["cross_entropy", "brier", "cosine", "cosface", "arcface"] = "cross_entropy"
@@ -43,33 +43,33 @@ class TrainConfig:
     """
 
     margin: float = 0.2
-    """Of `cosface`, in cosines; of `arcface`, in radians."""
+    """Margin of `cosface`, a difference of cosines, or of `arcface`, in radians."""
 
     cross_entropy_weight: float = 0.1
-    """Of `cosine`: the factor of the cross-entropy that is added, lambda in equation 6 of Barz and Denzler."""
+    """Factor of the cross-entropy in the loss `cosine`: lambda in equation 6 of Barz and Denzler."""
 
     distill_alpha: float = 0.9
-    """Where there is a teacher: the fraction of the loss that compares with it; the rest compares with the labels."""
+    """Fraction of the loss that compares with a teacher's outputs; the rest compares with the labels."""
 
     distill_temperature: float = 4.0
-    """By which logits are divided before they are compared with a teacher's, so that small probabilities count."""
+    """Temperature that divides both networks' logits before they are compared, so that small probabilities count."""
 
     feature_weight: float = 0.0
-    """Factor by which the comparison with a teacher's features is added to that of logits; 0: not compared."""
+    """Factor of the feature distillation loss, which is added to that of logits; 0: features are not compared."""
 
     label_smoothing: float = 0.0
     """Fraction of each label that is spread evenly over all classes."""
 
     class_weights: Literal["balanced", "effective"] | None = None
-    """`balanced`: a sample's loss counts as n / (classes * samples of its class), against imbalance; None: as one.
+    """`balanced`: a sample weighs n / (classes * samples of its class), against imbalance; None: each weighs 1.
 
     `effective`: in inverse proportion to the effective number of its class's samples, (1 - beta^n) / (1 - beta), which
-    lies between counting all classes alike and all samples alike (Cui et al.: Class-balanced loss based on effective
+    lies between weighing all classes alike and all samples alike (Cui et al.: Class-balanced loss based on effective
     number of samples. CVPR, 2019).
     """
 
     effective_beta: float = 0.999
-    """beta of `class_weights=effective`: 0 weighs no class; near 1 is `balanced`."""
+    """beta of `class_weights=effective`: 0 weighs all samples alike; near 1 is `balanced`."""
 
     sampler: Literal["shuffle", "balanced"] = "shuffle"
     """`balanced`: an epoch draws with replacement, each class equally often; `shuffle`: each sample once."""
@@ -81,19 +81,19 @@ class TrainConfig:
     """Peak of the schedule."""
 
     momentum: float = 0.9
-    """Of SGD."""
+    """Momentum of SGD."""
 
     betas: tuple[float, float] = DEFAULT_BETAS
-    """Of Adam and AdamW: the decay of the first and of the second moment."""
+    """Decay rates of the first and the second moment, for Adam and AdamW."""
 
     nesterov: bool = True
     """Nesterov momentum, for SGD."""
 
     weight_decay: float = 0.01
-    """Applied to weights of two or more dimensions only: biases and normalization are left alone."""
+    """Weight decay of parameters of two or more dimensions: biases and normalization have none."""
 
     schedule: Literal["constant", "cosine", "one_cycle"] = "one_cycle"
-    """How the learning rate goes from step to step; see `falconet.training.schedules`."""
+    """Learning rate schedule; see `falconet.training.schedules`."""
 
     warmup: float = 0.1
     """Fraction of all steps over which the learning rate rises to its peak."""
@@ -102,53 +102,54 @@ class TrainConfig:
     """Largest norm of all gradients together; larger ones are scaled down. None: no limit."""
 
     ema_decay: float | None = None
-    """Decay of the exponential moving average of the weights, which is then what is validated and kept."""
+    """Decay of the exponential moving average of the weights, which is then validated and kept; None: no average."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where: `auto` is a GPU that CUDA knows, else the processor."""
+    """Device to train on; `auto` is a CUDA GPU where there is one, else the CPU."""
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Format of convolutions and matrix products in training; weights stay float32, and evaluation is in float32.
 
-    `auto`: bfloat16 where the device has instructions for it and the network gains by it; see
-    `falconet.training.devices`.
+    `auto`: bfloat16 where the device supports it and the network is faster in it, else float16 with CUDA, float32
+    elsewhere; see `falconet.training.devices`.
     """
 
     linear_probe: Literal["logistic", "ridge"] | None = None
-    """How the first epoch solves the output layer alone, on the features that the network gives before it learns.
+    """Solver of the output layer in the first epoch, on the features of the network before training; None: no probe.
 
-    Without steps, distortions or a learning rate; see `falconet.training.linear_probe`. Further epochs train as usual.
+    There are no steps, augmentation or learning rate then; see `falconet.training.linear_probe`. Further epochs train
+    as usual.
     """
 
     freeze: Literal["backbone", "norm"] | None = None
-    """`backbone`: only the output layer learns; `norm`: all layers do, but batch normalization keeps its statistics.
+    """`backbone`: only the output layer is trained; `norm`: all layers, but batch normalization keeps its statistics.
 
-    None: all layers learn. Few samples in small batches would lead published statistics astray.
+    None: all layers are trained. Few samples in small batches would spoil the statistics of published weights.
     """
 
     unfreeze_after: int | None = None
-    """After so many epochs the frozen backbone learns too; None: never."""
+    """Epochs after which the frozen backbone is trained too; None: never."""
 
     compile: bool = False
-    """Let torch.compile fuse the network's operations; it takes a minute or more at first, and a C++ compiler."""
+    """Whether torch.compile compiles the network, which takes a minute or more at first, and a C++ compiler."""
 
     layer_decay: float = 1.0
-    """Each block's learning rate is this fraction of that of the block after it; the output layer has the full one."""
+    """Learning rate of each block as a fraction of the next block's; the output layer has the full one."""
 
     recover: bool = False
-    """Where the loss is no longer finite, go back to the last epoch's end and on at half the rate; else stop there."""
+    """Whether a loss that is not finite rolls back to the last epoch's end, at half the learning rate; False: stop."""
 
     restore: Literal["best", "last"] = "best"
-    """Which epoch's weights a run ends with. `last`: for validation splits so small that the best one is luck."""
+    """Epoch whose weights are kept. `last` is for validation splits so small that the best epoch is luck."""
 
     patience: int | None = None
-    """Stop after so many epochs without a better one."""
+    """Epochs without a better one after which training stops; None: no early stopping."""
 
     checkpoint_seconds: float = 300.0
-    """Long epochs are also kept in between, so often."""
+    """Seconds between checkpoints within an epoch; one is also written after each epoch."""
 
     seed: int = 0
-    """Of initial weights, order, augmentation and dropout."""
+    """Seed of initial weights, order of samples, augmentation and dropout."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
@@ -186,7 +187,7 @@ class TrainConfig:
 
 
 def warn_balance(config: TrainConfig) -> tuple[str, ...]:
-    """Return a line where imbalance is corrected twice, so that rare classes count too much."""
+    """Return a warning where imbalance is corrected twice, so that rare classes weigh too much."""
     if config.class_weights is None or config.sampler != "balanced":
         return ()
     return (

@@ -1,4 +1,4 @@
-"""Where a network is trained, and in which number format; weights and optimizer stay in float32.
+"""The device and the number format in which a network is trained; weights and optimizer stay in float32.
 
 Micikevicius et al.: Mixed precision training. ICLR, 2018; of bfloat16: Kalamkar et al.: A study of BFLOAT16 for deep
 learning training. 2019. It has the range of float32, so that gradients need no scaling, which float16 needs.
@@ -18,7 +18,7 @@ from falconet.training.config import TrainConfig
 
 _FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 NATIVE = ("avx512_bf16", "amx_bf16", "bf16")
-"""What processors call their instructions for bfloat16."""
+"""Flags of CPUs that have instructions for bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class DevicePolicy:
         return outputs.float()
 
     def scaler(self) -> torch.amp.GradScaler:
-        """Return what scales losses so that small gradients do not vanish in float16; it does nothing for others."""
+        """Return the gradient scaler, which keeps small gradients from underflow in float16; else it does nothing."""
         return torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
 
     def to_device(self, tensor: Tensor) -> Tensor:
@@ -51,29 +51,29 @@ class DevicePolicy:
 
     @property
     def rng_devices(self) -> list[torch.device]:
-        """Devices whose generators draw beside the processor's."""
+        """Devices whose random generators are used besides the CPU's."""
         return [self.device] if self.device.type == "cuda" else []
 
     def get_rng_state(self) -> dict[str, Tensor]:
-        """Return the state of the generators from which dropout draws."""
+        """Return the states of the random generators that dropout uses."""
         draws = {"cpu": torch.get_rng_state()}
         return draws | {"cuda": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else draws
 
     def set_rng_state(self, draws: Mapping[str, Tensor]) -> None:
-        """Put the generators back into a state."""
+        """Restore the states of the random generators."""
         torch.set_rng_state(draws["cpu"])
         if "cuda" in draws and self.device.type == "cuda":
             torch.cuda.set_rng_state(draws["cuda"], self.device)
 
 
 def choose_device_policy(config: TrainConfig, model: nn.Module) -> DevicePolicy:
-    """Return where a network is trained, as a configuration asks for. Raises ConfigError for an absent device."""
+    """Return the device and number format that a configuration asks for. Raises ConfigError for an absent device."""
     device = choose_device(config)
     return DevicePolicy(device, choose_precision(config, model, device))
 
 
 def choose_device(config: TrainConfig) -> torch.device:
-    """Return the device; `auto` is the GPU of this process where CUDA has one, else the processor."""
+    """Return the device; `auto` is the CUDA GPU of this process where there is one, else the CPU."""
     if config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if config.device == "mps":
@@ -87,11 +87,11 @@ def choose_device(config: TrainConfig) -> torch.device:
 
 
 def choose_precision(config: TrainConfig, model: nn.Module, device: torch.device) -> torch.dtype:
-    """Return the format that a configuration asks for.
+    """Return the number format that a configuration asks for.
 
-    `auto` is bfloat16 on GPUs that multiply it, and float16 on others. On processors it is bfloat16 where they multiply
-    it themselves and the network is one of full 2-D convolutions, which are faster in it: grouped convolutions and
-    Transformers are slower, recurrent networks no faster.
+    `auto` is bfloat16 on CUDA GPUs that support it, and float16 on others. On CPUs it is bfloat16 where they have
+    instructions for it and the network has ungrouped 2-D convolutions, which are faster in it: grouped convolutions
+    and Transformers are slower, recurrent networks no faster. Elsewhere it is float32.
     """
     if config.precision != "auto":
         return _FORMATS[config.precision]

@@ -21,51 +21,52 @@ from falconet.renames import accept_renamed
 from falconet.storage import write_text
 from falconet.training.callbacks import EpochRow
 
-CHANCE_MARGIN = 0.05
-"""Accuracy up to so far above chance is called chance: two standard deviations of 144 guesses among ten classes."""
-LEARNED = 0.9
-"""Training accuracy of a network that was not kept from learning."""
-VANISHED = 1e-4
-"""Of a later layer's gradient. In networks that learn, layers stay within a few hundredths of each other: initial
-weights are chosen for that (Glorot and Bengio, AISTATS 2010; He et al., ICCV 2015)."""
-STANDSTILL = 1e-5
-"""Change a step, as fraction of the weights: ten thousand such steps move them by a tenth."""
+_CHANCE_MARGIN = 0.05
+"""Accuracy above chance that still counts as chance: two standard deviations of 144 guesses among ten classes."""
+_LEARNED = 0.9
+"""Training accuracy from which on a network counts as having learned."""
+_VANISHED = 1e-4
+"""Fraction of a later layer's gradient below which a layer's has vanished. In networks that learn, it is a few
+hundredths or more: initial weights are chosen for that (Glorot and Bengio, AISTATS 2010; He et al., ICCV 2015)."""
+_STANDSTILL = 1e-5
+"""Update of a layer, as a fraction of its weights, below which it stands still: 10,000 such steps add up to a tenth."""
 TINY_UPDATE = 1e-4
-"""Of all layers alike: a healthy one is about 1e-3; at a tenth of it, a thousand steps move weights by a tenth."""
-SMALL_FALL = 0.1
-"""A loss that all epochs together lower by less has hardly fallen."""
+"""Update of the median layer, as a fraction of its weights, below which it is tiny: a healthy one is about 1e-3."""
+_SMALL_FALL = 0.1
+"""Fraction of the first training loss by which it must fall over all epochs to count as falling."""
 LARGE_UPDATE = 0.1
-"""Ten such steps replace a layer; a hundred times the usual 1e-3."""
-EXPLODED = 1e3
-"""Norm of the gradient over that of the weights: mostly 1e-3 to 1, and up to 40 in first epochs of EfficientNets."""
-SPIKE_LOSS, SPIKE_ACCURACY = 2.0, 0.2
-"""A spike at least doubles the lowest loss until then and takes a fifth of all samples' answers back."""
+"""Update of the median layer, as a fraction of its weights, above which it is large: a hundred times the usual 1e-3."""
+_EXPLODED = 1e3
+"""Norm of the gradient over that of the weights above which it has exploded: mostly 1e-3 to 1, up to 40 in first
+epochs of EfficientNets."""
+_SPIKE_LOSS, _SPIKE_ACCURACY = 2.0, 0.2
+"""A spike: more than this multiple of the lowest training loss before, and this much below the highest accuracy."""
 DEAD = 0.5
-"""Fraction of a layer's units. ReLU leaves a few idle in every network; half of them is capacity that is paid for."""
-DEAD_SAMPLES = 32
-"""Fewer are not enough: a unit that answers to one sample of ten is silent for so many in 3 % of cases only."""
-DEAD_EPOCHS = 3
-"""For so many epochs, the last ones, units must be dead: first epochs silence many that the next ones revive."""
-RISEN, RISEN_EPOCHS = 1.2, 3
-"""Validation loss over its lowest, and epochs since: what single epochs scatter by is less, and soon over."""
+"""Fraction of a layer's units above which they are too many dead ones. ReLU leaves a few dead in every network."""
+_DEAD_SAMPLES = 32
+"""Samples that show that a unit is dead: one that is active for a tenth of them is zero for so many in 3 % of cases."""
+_DEAD_EPOCHS = 3
+"""Last epochs in which units must be dead: many that die in the first epochs recover."""
+_RISEN, _RISEN_EPOCHS = 1.2, 3
+"""Validation loss over its lowest, and epochs since then, from which on it has risen: noise is smaller and shorter."""
 _GAP = 0.1
-"""Training accuracy above that in validation; loss alone rises in good classifiers too, which get overconfident."""
-SAME_ACCURACY = 0.02
-"""Validation accuracy that grew by less in half of the epochs since has not: a few hundred samples scatter more."""
-MEMORIZED = 0.3
-"""Training accuracy so far above chance cannot be luck: answers were learned, by heart or not."""
-TRANSFERRED = 0.25
-"""Fraction of what is learned of training samples that holds for others too, in networks that learn slowly as well."""
-WORSE, WORSE_EPOCHS, WORSE_LOSS = 1.1, 10, 0.02
-"""Validation loss over its lowest, epochs since, and nats of the rise: of a loss near 0, a tenth is nothing.
+"""Gap of training and validation accuracy in overfitting; loss alone rises in good, overconfident classifiers too."""
+_SAME_ACCURACY = 0.02
+"""Gain of validation accuracy that counts as none: with a few hundred samples, the noise is larger."""
+_MEMORIZED = 0.3
+"""Training accuracy above chance that is no luck: labels were learned, by memorizing or not."""
+_TRANSFERRED = 0.25
+"""Fraction of the gain over chance in training that validation has at least where labels can be learned."""
+_WORSE, WORSE_EPOCHS, _WORSE_LOSS = 1.1, 10, 0.02
+"""Validation loss over its lowest, epochs since then, and rise in nats (near 0, a tenth is nothing): it got worse.
 
-Prechelt (Early stopping, but when? 1998) stops at rises of 1 to 5 %; one of 10 % that lasts is no scatter.
+Prechelt (Early stopping, but when? 1998) stops at rises of 1 to 5 %; one of 10 % that lasts is no noise.
 """
-PATIENT_EPOCHS = 10
-"""Before them, a network that is at chance may be on a plateau still, and in validation, batch normalization may have
-statistics of weights that are long gone."""
+_PATIENT_EPOCHS = 10
+"""Epochs before which nothing is said of a network at chance: it may be on a plateau, or the statistics of batch
+normalization may lag behind the weights."""
 
-Ailment = Literal[
+DiagnosisName = Literal[
     "exploding_gradients", "learning_rate_too_high", "unstable_loss", "dead_units", "vanishing_gradients",
     "learning_rate_too_low", "unlearnable_labels", "overfitting", "validation_loss_rises", "class_without_recall",
     "low_recall", "no_better_than_majority", "no_better_than_linear", "imbalanced", "shrunk_images",
@@ -74,21 +75,21 @@ Ailment = Literal[
 
 @dataclass(frozen=True)
 class LayerStats:
-    """How one layer did in one epoch: means over its sampled steps. NaN: there was nothing to measure.
+    """Statistics of one layer in one epoch: means over its sampled steps. NaN: there was nothing to measure.
 
-    Rows of an epoch stand in the order in which the network runs its layers.
+    Rows of an epoch are in the order in which the network runs its layers.
     """
 
     epoch: int
     layer: str
     samples: int
-    """That went through the layer in sampled steps."""
+    """Samples that went through the layer in the sampled steps."""
     gradient: float
-    """Norm of the gradient over that of the weights; infinite where it was not finite."""
+    """Norm of the gradient over that of the weights; infinite where the gradient was not finite."""
     update: float
-    """Norm of a step's change over that of the weights."""
+    """Norm of a step's weight update over that of the weights."""
     activation: float
-    """Root mean square of the layer's output; infinite where it was not finite."""
+    """Root mean square of the layer's output; infinite where the output was not finite."""
     dead: float
     """Fraction of the units before the layer, channels of its input, that were exactly zero for all these samples."""
 
@@ -97,11 +98,11 @@ class LayerStats:
 class Diagnosis:
     """One diagnosis of a run."""
 
-    name: Ailment
+    name: DiagnosisName
     subject: str
-    """The layer or the class that shows it; empty where it is the whole network, or several classes."""
+    """Layer or class with the problem; empty: the whole network, or several classes."""
     epoch: int
-    """Since when, counted from 1; 0: it is a matter of the data, not of training."""
+    """First epoch with the problem, counted from 1; 0: the data are the cause, not training."""
     evidence: str
     """A sentence with the numbers."""
     remedy: str
@@ -109,14 +110,14 @@ class Diagnosis:
 
     @property
     def title(self) -> str:
-        """What it is, where and since when, in words."""
+        """The diagnosis in words, with its layer or class and its first epoch."""
         where = f" at {self.subject}" if self.subject else ""
         return f"{self.name.replace('_', ' ')}{where}{f', epoch {self.epoch}' if self.epoch else ''}"
 
 
 @dataclass(frozen=True)
-class _Case:
-    """A run, and what several diagnoses ask of it."""
+class _RunHistory:
+    """A run's history and layer statistics, and figures that several diagnoses share."""
 
     history: Sequence[EpochRow]
     layer_stats: Sequence[LayerStats]
@@ -125,24 +126,24 @@ class _Case:
 
     @property
     def stalled(self) -> bool:
-        """Whether the network answers no better than chance, to training and validation samples."""
-        limit = self.chance + CHANCE_MARGIN
+        """Whether accuracy is no better than chance, on training and validation samples."""
+        limit = self.chance + _CHANCE_MARGIN
         return bool(self.history) and self.end("train_accuracy") <= limit and self.end("val_accuracy") <= limit
 
     @property
     def alone(self) -> bool:
-        """Whether the little that was learned of training samples says nothing about those of validation.
+        """Whether the network learned a little about training samples that does not hold for validation samples.
 
-        Of much, batch normalization that lags behind can be the cause; `find_memorizing` asks for more signs.
+        Where it learned much, lagging batch normalization can be the cause; `_find_memorizing` needs more signs.
         """
         if not self.history:
             return False
         gain, val = (self.end(f"{part}_accuracy") - self.chance for part in ("train", "val"))
-        return CHANCE_MARGIN < gain < MEMORIZED and val <= min(gain * TRANSFERRED, CHANCE_MARGIN)
+        return _CHANCE_MARGIN < gain < _MEMORIZED and val <= min(gain * _TRANSFERRED, _CHANCE_MARGIN)
 
     @property
     def layers(self) -> dict[str, list[LayerStats]]:
-        """Each layer's epochs; layers in the order in which they run."""
+        """Statistics of each epoch by layer; layers in the order in which they run."""
         rows: dict[str, list[LayerStats]] = {}
         for row in self.layer_stats:
             rows.setdefault(row.layer, []).append(row)
@@ -150,7 +151,7 @@ class _Case:
 
     @property
     def updates(self) -> dict[int, float]:
-        """The median layer's update in each epoch that has any."""
+        """Update of the median layer, by epoch, where one was measured."""
         found: dict[int, list[float]] = {}
         for row in self.layer_stats:
             if math.isfinite(row.update):
@@ -158,11 +159,11 @@ class _Case:
         return {epoch: median(values) for epoch, values in found.items()}
 
     def end(self, figure: str) -> float:
-        """Return a figure of the history as it was in the end: the median of its last three epochs."""
-        return float(median(getattr(row, figure) for row in self.history[-RISEN_EPOCHS:]))
+        """Return the final value of a figure of the history: the median of the last three epochs."""
+        return float(median(getattr(row, figure) for row in self.history[-_RISEN_EPOCHS:]))
 
     def describe_answers(self) -> str:
-        """Return the accuracies at the end, in words."""
+        """Return the final accuracies in words."""
         train, val = self.end("train_accuracy"), self.end("val_accuracy")
         return f"accuracy is {train:.0%} in training and {val:.0%} in validation, by chance {self.chance:.0%}"
 
@@ -171,27 +172,27 @@ class _Case:
 def diagnose(
     history: Sequence[EpochRow], layer_stats: Sequence[LayerStats], chance: float, *, diverged: bool = False
 ) -> tuple[Diagnosis, ...]:
-    """Return the diagnoses of a run, causes before what may follow from them; none for one that is well.
+    """Return the diagnoses of a run, causes before their effects; none for a healthy one.
 
     `chance` is the accuracy of always answering the most frequent class, 0 to 1; `diverged` says that the loss was no
     longer finite. What another diagnosis explains is left out: a network that explodes is not called overfitted.
     """
-    case = _Case(history, layer_stats, chance, diverged)
-    broken = find_exploding(case) or find_high_rate(case) or find_spike(case)
+    case = _RunHistory(history, layer_stats, chance, diverged)
+    broken = _find_exploding(case) or _find_high_rate(case) or _find_spike(case)
     if broken:
         return (broken,)
     if not history:
         return ()
-    blocked = find_dead(case) or find_vanishing(case) or find_low_rate(case)
-    learned = find_memorizing(case) or find_overfitting(case)
+    blocked = _find_dead(case) or _find_vanishing(case) or _find_low_rate(case)
+    learned = _find_memorizing(case) or _find_overfitting(case)
     if not learned and (case.alone or not blocked):
-        learned = find_unlearnable(case)
-    return tuple(found for found in (blocked, learned or find_rise(case)) if found)
+        learned = _find_unlearnable(case)
+    return tuple(found for found in (blocked, learned or _find_rise(case)) if found)
 
 
-def find_exploding(case: _Case) -> Diagnosis | None:
-    """Gradients that dwarf the weights, in a run that failed."""
-    rows = [row for row in case.layer_stats if row.gradient > EXPLODED]
+def _find_exploding(case: _RunHistory) -> Diagnosis | None:
+    """Return exploding gradients: far larger than the weights, in a run that failed."""
+    rows = [row for row in case.layer_stats if row.gradient > _EXPLODED]
     if not rows or not (case.diverged or case.stalled):
         return None
     first = rows[0]
@@ -206,8 +207,8 @@ def find_exploding(case: _Case) -> Diagnosis | None:
     return Diagnosis("exploding_gradients", first.layer, first.epoch, evidence, remedy)
 
 
-def find_high_rate(case: _Case) -> Diagnosis | None:
-    """Steps that replace what earlier ones learned, or a loss that left the numbers."""
+def _find_high_rate(case: _RunHistory) -> Diagnosis | None:
+    """Return a learning rate that is too high: steps undo what earlier ones learned, or the loss is not finite."""
     updates = case.updates
     epoch = max(updates, key=updates.__getitem__, default=0)
     large = epoch > 0 and updates[epoch] > LARGE_UPDATE
@@ -221,14 +222,14 @@ def find_high_rate(case: _Case) -> Diagnosis | None:
     return Diagnosis("learning_rate_too_high", "", since, sentence(evidence), remedy)
 
 
-def find_spike(case: _Case) -> Diagnosis | None:
-    """An epoch that lost much of what was learned before."""
+def _find_spike(case: _RunHistory) -> Diagnosis | None:
+    """Return a spike: an epoch that lost much of what was learned before."""
     for before, row in zip(case.history, case.history[1:], strict=False):
         if not before.learning_rate:
-            continue  # Its output layer was solved on undistorted samples, which those of later epochs are not.
+            continue  # Its output layer was solved on samples without augmentation, unlike later epochs.
         earlier = case.history[: before.epoch]
         loss, accuracy = min(past.train_loss for past in earlier), max(past.train_accuracy for past in earlier)
-        if row.train_loss > SPIKE_LOSS * loss and row.train_accuracy < accuracy - SPIKE_ACCURACY:
+        if row.train_loss > _SPIKE_LOSS * loss and row.train_accuracy < accuracy - _SPIKE_ACCURACY:
             evidence = (
                 f"In epoch {row.epoch}, training loss rose from {loss:.3g} to {row.train_loss:.3g} and accuracy fell "
                 f"from {accuracy:.0%} to {row.train_accuracy:.0%}."
@@ -238,9 +239,9 @@ def find_spike(case: _Case) -> Diagnosis | None:
     return None
 
 
-def find_dead(case: _Case) -> Diagnosis | None:
-    """Units that no sample wakes, before the first such layer."""
-    found = {layer: since for layer, rows in case.layers.items() if (since := find_death(rows))}
+def _find_dead(case: _RunHistory) -> Diagnosis | None:
+    """Return dead units, zero for all samples, before the first layer that has too many."""
+    found = {layer: since for layer, rows in case.layers.items() if (since := _find_death(rows))}
     if not found:
         return None
     layer, since = next(iter(found.items()))
@@ -254,18 +255,18 @@ def find_dead(case: _Case) -> Diagnosis | None:
     return Diagnosis("dead_units", layer, since, evidence, remedy)
 
 
-def find_death(rows: Sequence[LayerStats]) -> int:
-    """Return the epoch since which most units before a layer are dead, to the end; 0 where they live."""
+def _find_death(rows: Sequence[LayerStats]) -> int:
+    """Return the epoch since which most units before a layer are dead, to the end; 0 where they are not."""
     since, count = 0, 0
     for row in reversed(rows):
-        if not (row.dead > DEAD and row.samples >= DEAD_SAMPLES):
+        if not (row.dead > DEAD and row.samples >= _DEAD_SAMPLES):
             break
         since, count = row.epoch, count + 1
-    return since if count >= DEAD_EPOCHS else 0
+    return since if count >= _DEAD_EPOCHS else 0
 
 
-def find_vanishing(case: _Case) -> Diagnosis | None:
-    """A layer whose gradient is lost on the way down to it, in a network that does not learn."""
+def _find_vanishing(case: _RunHistory) -> Diagnosis | None:
+    """Return the layer whose gradient vanishes, in a network that does not learn."""
     gradients = {}
     for layer, rows in case.layers.items():
         values = [row.gradient for row in rows if math.isfinite(row.gradient)]
@@ -278,29 +279,29 @@ def find_vanishing(case: _Case) -> Diagnosis | None:
         if (later := max(gradients[name] for name in names[index + 1 :])) > 0
     }
     layer = min(fractions, key=fractions.__getitem__, default="")
-    if not layer or fractions[layer] >= VANISHED or not (case.stalled or stands_still(case, layer)):
+    if not layer or fractions[layer] >= _VANISHED or not (case.stalled or _stands_still(case, layer)):
         return None
-    small = sum(fraction < VANISHED for fraction in fractions.values())
+    small = sum(fraction < _VANISHED for fraction in fractions.values())
     evidence = (
         f"The gradient of layer {layer}, over its weights, is {fractions[layer]:.1g} times that of a later one, so it "
-        f"is with {small} of {len(names)} layers (below {VANISHED:g}); {case.describe_answers()}."
+        f"is with {small} of {len(names)} layers (below {_VANISHED:g}); {case.describe_answers()}."
     )
     remedy = "Take a network with shortcuts or normalization, ReLU instead of sigmoid or tanh, or fewer layers."
     return Diagnosis("vanishing_gradients", layer, case.layers[layer][0].epoch, evidence, remedy)
 
 
-def stands_still(case: _Case, layer: str) -> bool:
+def _stands_still(case: _RunHistory, layer: str) -> bool:
     """Whether a layer hardly ever changed, in a network that has something left to learn."""
     updates = [row.update for row in case.layers[layer] if math.isfinite(row.update)]
-    return bool(updates) and max(updates) < STANDSTILL and case.end("train_accuracy") < LEARNED
+    return bool(updates) and max(updates) < _STANDSTILL and case.end("train_accuracy") < _LEARNED
 
 
-def find_low_rate(case: _Case) -> Diagnosis | None:
-    """Steps so small that nothing comes of them."""
+def _find_low_rate(case: _RunHistory) -> Diagnosis | None:
+    """Return a learning rate that is too low: steps so small that nothing is learned."""
     first, last = case.history[0].train_loss, case.end("train_loss")
     largest = max(case.updates.values(), default=math.inf)
-    learned = case.end("train_accuracy") >= LEARNED or last < (1 - SMALL_FALL) * first
-    if largest >= TINY_UPDATE or learned or len(case.history) < RISEN_EPOCHS:
+    learned = case.end("train_accuracy") >= _LEARNED or last < (1 - _SMALL_FALL) * first
+    if largest >= TINY_UPDATE or learned or len(case.history) < _RISEN_EPOCHS:
         return None
     evidence = (
         f"A step changes the median layer by {largest:.1g} of its weights at most, and training loss went from "
@@ -310,43 +311,43 @@ def find_low_rate(case: _Case) -> Diagnosis | None:
     return Diagnosis("learning_rate_too_low", "", case.history[0].epoch, evidence, remedy)
 
 
-def find_memorizing(case: _Case) -> Diagnosis | None:
-    """Training samples known by heart that tell nothing about others."""
-    train, val = case.end("train_accuracy"), case.end("val_accuracy")
-    lowest, highest = min(row.val_loss for row in case.history), case.end("val_loss")
-    early = len(case.history) < PATIENT_EPOCHS or highest < RISEN * lowest
-    if early or train < case.chance + MEMORIZED or val > case.chance + CHANCE_MARGIN:
-        return None
-    since = next(row.epoch for row in case.history if row.train_accuracy >= case.chance + MEMORIZED)
-    evidence = f"{case.describe_answers()}, and validation loss rose from {lowest:.3g} to {highest:.3g}"
-    return Diagnosis("unlearnable_labels", "", since, sentence(evidence), LABEL_REMEDY)
-
-
-def find_unlearnable(case: _Case) -> Diagnosis | None:
-    """Steps of ordinary size that find nothing to learn, or nothing that holds for other samples."""
-    largest = max(case.updates.values(), default=0.0)
-    if not (case.stalled or case.alone) or len(case.history) < PATIENT_EPOCHS or largest < TINY_UPDATE:
-        return None
-    evidence = f"{case.describe_answers()}, after {len(case.history)} epochs of steps of up to {largest:.1g}"
-    return Diagnosis("unlearnable_labels", "", case.history[0].epoch, sentence(evidence), LABEL_REMEDY)
-
-
-LABEL_REMEDY = (
+_LABEL_REMEDY = (
     "Check that labels belong to their samples, and that training and validation samples are of one kind: "
     "`falconet data --preview` shows some of each class."
 )
 
 
-def find_overfitting(case: _Case) -> Diagnosis | None:
-    """Validation that gets worse while training gets better."""
+def _find_memorizing(case: _RunHistory) -> Diagnosis | None:
+    """Return labels that cannot be learned: training samples are memorized, without effect on validation."""
+    train, val = case.end("train_accuracy"), case.end("val_accuracy")
+    lowest, highest = min(row.val_loss for row in case.history), case.end("val_loss")
+    early = len(case.history) < _PATIENT_EPOCHS or highest < _RISEN * lowest
+    if early or train < case.chance + _MEMORIZED or val > case.chance + _CHANCE_MARGIN:
+        return None
+    since = next(row.epoch for row in case.history if row.train_accuracy >= case.chance + _MEMORIZED)
+    evidence = f"{case.describe_answers()}, and validation loss rose from {lowest:.3g} to {highest:.3g}"
+    return Diagnosis("unlearnable_labels", "", since, sentence(evidence), _LABEL_REMEDY)
+
+
+def _find_unlearnable(case: _RunHistory) -> Diagnosis | None:
+    """Return labels that cannot be learned: steps of ordinary size learn nothing, or nothing that generalizes."""
+    largest = max(case.updates.values(), default=0.0)
+    if not (case.stalled or case.alone) or len(case.history) < _PATIENT_EPOCHS or largest < TINY_UPDATE:
+        return None
+    evidence = f"{case.describe_answers()}, after {len(case.history)} epochs of steps of up to {largest:.1g}"
+    return Diagnosis("unlearnable_labels", "", case.history[0].epoch, sentence(evidence), _LABEL_REMEDY)
+
+
+def _find_overfitting(case: _RunHistory) -> Diagnosis | None:
+    """Return overfitting: validation gets worse while training gets better."""
     start = min(range(len(case.history)), key=lambda index: case.history[index].val_loss)
     lowest, since = case.history[start], case.history[start:]
-    if len(case.history) < PATIENT_EPOCHS or len(since) <= RISEN_EPOCHS:
+    if len(case.history) < _PATIENT_EPOCHS or len(since) <= _RISEN_EPOCHS:
         return None
     train, val = case.end("train_accuracy"), case.end("val_accuracy")
-    worse = case.end("val_loss") > RISEN * lowest.val_loss and case.end("train_loss") < lowest.train_loss
-    halfway = median(row.val_accuracy for row in since[len(since) // 2 - 1 :][:RISEN_EPOCHS])
-    if not worse or train - val < _GAP or val > halfway + SAME_ACCURACY:
+    worse = case.end("val_loss") > _RISEN * lowest.val_loss and case.end("train_loss") < lowest.train_loss
+    halfway = median(row.val_accuracy for row in since[len(since) // 2 - 1 :][:_RISEN_EPOCHS])
+    if not worse or train - val < _GAP or val > halfway + _SAME_ACCURACY:
         return None
     evidence = (
         f"Since epoch {lowest.epoch}, validation loss rose from {lowest.val_loss:.3g} to {case.end('val_loss'):.3g} "
@@ -357,11 +358,11 @@ def find_overfitting(case: _Case) -> Diagnosis | None:
     return Diagnosis("overfitting", "", lowest.epoch, evidence, remedy)
 
 
-def find_rise(case: _Case) -> Diagnosis | None:
-    """Validation loss that rose for long, whatever training did."""
+def _find_rise(case: _RunHistory) -> Diagnosis | None:
+    """Return a validation loss that rose for long, whatever training did."""
     lowest = min(case.history, key=lambda row: row.val_loss)
     since, end = len(case.history) - lowest.epoch, case.end("val_loss")
-    if since < WORSE_EPOCHS or end < max(WORSE * lowest.val_loss, lowest.val_loss + WORSE_LOSS):
+    if since < WORSE_EPOCHS or end < max(_WORSE * lowest.val_loss, lowest.val_loss + _WORSE_LOSS):
         return None
     before, after = lowest.val_accuracy, case.end("val_accuracy")
     evidence = (
@@ -369,7 +370,7 @@ def find_rise(case: _Case) -> Diagnosis | None:
         f"more; validation accuracy went from {before:.1%} to {after:.1%}."
     )
     remedy = f"Train for fewer epochs (--epochs {lowest.epoch}), or stop by itself with --set training.patience=5."
-    if after > before + SAME_ACCURACY:
+    if after > before + _SAME_ACCURACY:
         remedy = (
             "Accuracy still rises, but confidence is too high: set training.label_smoothing=0.1, or get more samples."
         )
@@ -395,13 +396,13 @@ def load_layer_stats(path: Path) -> tuple[LayerStats, ...]:
         return ()
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return tuple(map(read_row, csv.DictReader(file, strict=True)))
+            return tuple(map(_read_row, csv.DictReader(file, strict=True)))
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise DataError(
             f"{path}: wanted a table of layer statistics, found other values ({error}); remove it"
         ) from error
 
 
-def read_row(row: dict[str, str]) -> LayerStats:
+def _read_row(row: dict[str, str]) -> LayerStats:
     numbers = (float(row[name]) for name in ("gradient", "update", "activation", "dead"))
     return LayerStats(int(row["epoch"]), row["layer"], int(row["samples"]), *numbers)

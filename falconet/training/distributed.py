@@ -1,4 +1,4 @@
-"""Many processes that train one network, as `torchrun` starts them: who is who, and what they tell each other.
+"""Distributed training: processes that `torchrun` starts to train one network, and their communication.
 
 Each takes its part of every batch; torch's DistributedDataParallel averages the gradients (Li et al.: PyTorch
 distributed. VLDB, 2020), and batch normalization sees all parts together. The first process is the main
@@ -24,29 +24,29 @@ from falconet.training.synchronization import SynchronizedParallel
 _T = TypeVar("_T")
 
 _PATIENCE = timedelta(minutes=2)
-"""For which a process waits for another within a step. Where a process was killed, its system says so at once; where a
-host can no longer be reached, nobody does."""
+"""Timeout of a process that waits for another within a step. The loss of a process is reported at once; that of a host
+is not."""
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """One of `world_size` processes, and what it exchanges with the others: nothing where it is alone."""
+    """One of `world_size` processes, with its collective operations, which do nothing in a single process."""
 
     rank: int = 0
     world_size: int = 1
     group: dist.ProcessGroup | None = None
-    """In which steps are taken; what takes longer, such as reading data, is waited for in torch's own for all."""
+    """Group of torch for training steps; longer work, such as reading data, waits in torch's default group."""
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes."""
+        """Whether this is the main process, which alone reads checkpoints, writes and reports."""
         return self.rank == 0
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return a network whose backward pass averages gradients over all processes.
 
-        Its batch normalization sees all of a batch. It has the very modules and weights of `model`; of one process
-        alone it is `model` itself.
+        Its batch normalization sees the whole batch. It shares modules and weights with `model`; in a single process it
+        is `model` itself.
         """
         if self.world_size == 1:
             return model
@@ -54,12 +54,12 @@ class ProcessGroup:
         return SynchronizedParallel(model, process_group=self.group)
 
     def barrier(self) -> None:
-        """Wait until all processes have come here, however long one of them reads or writes."""
+        """Wait until all processes have arrived, however long one of them reads or writes."""
         if self.world_size > 1:
             dist.all_reduce(torch.zeros(1))
 
     def all_reduce(self, values: Sequence[float]) -> list[float]:
-        """Return the sums of all processes' values, the same for each."""
+        """Return the sums of values over all processes, the same in each."""
         if self.world_size == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64)
@@ -68,7 +68,7 @@ class ProcessGroup:
         return sums
 
     def broadcast(self, value: _T) -> _T:
-        """Return the main process's value, whatever that of this process is."""
+        """Return the main process's value."""
         if self.world_size == 1:
             return value
         values = [value]
@@ -81,9 +81,9 @@ SINGLE_PROCESS = ProcessGroup()
 
 @contextmanager
 def init_process_group() -> Iterator[ProcessGroup]:
-    """Join the processes that `torchrun` has started with this one, until the end; alone where it has started none.
+    """Join the processes that `torchrun` has started, until the end; without torchrun, yield a single process.
 
-    Raises LostProcessError where another process is gone.
+    Raises LostProcessError where another process has ended.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield SINGLE_PROCESS
@@ -105,6 +105,6 @@ def init_process_group() -> Iterator[ProcessGroup]:
 
 
 def is_lost(error: RuntimeError) -> bool:
-    """Whether an error says that a message to or from another process did not get through."""
+    """Return whether an error means that communication with another process failed."""
     text = str(error).lower()
     return any(sign in text for sign in ("connection closed by peer", "connection reset", "timed out", "broken pipe"))

@@ -1,4 +1,4 @@
-"""Which epoch's weights a run keeps where nobody says so, from how many samples there are to choose it by. No torch."""
+"""Defaults of `restore` and `patience`, from the number of validation samples. Importing this does not import torch."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 MIN_VALIDATION = 300
 """Validation samples from which on they may choose an epoch.
 
-Of n samples, a true accuracy of 0.9 is seen as within 0.9 ± 1.96 sqrt(0.9 * 0.1 / n), 3.4 points for 300 and 13 for 20.
-Epochs at the end of a schedule differ by less, so that the best of few samples is the luckiest one, often an early one.
+On n samples, a true accuracy of 0.9 is measured within 0.9 ± 1.96 sqrt(0.9 * 0.1 / n): 3.4 points for 300, 13 for 20.
+Epochs at the end of a schedule differ by less, so that the best one on few samples is the luckiest, often an early one.
 """
-PATIENCE_FRACTION, MIN_PATIENCE = 4, 5
-"""Part of the epochs that may pass without a better one, and the least of them.
+_PATIENCE_FRACTION, _MIN_PATIENCE = 4, 5
+"""Divisor of the epochs that gives the default patience, and its minimum.
 
-Of 40 epochs these are 10. In one run each on the digits (629 validation samples) and on photographs of hand signs
-(618), with the default network and schedule, 10 lost nothing of the accuracy of all 40 epochs; 5 lost 1.1 points of the
-latter.
+For 40 epochs it is 10. In one run each on the digits (629 validation samples) and on photographs of hand signs
+(618), with the default network and schedule, a patience of 10 lost nothing of the accuracy of all 40 epochs;
+one of 5 lost 1.1 points on the latter.
 """
 
 
@@ -32,4 +32,4 @@ def choose_early_stopping(val_count: int, training: Mapping[str, Any]) -> dict[s
     restore = training.get("restore") or ("best" if patience or val_count >= MIN_VALIDATION else "last")
     if restore == "last" or not isinstance(epochs, int):
         return {"restore": restore, "patience": None}
-    return {"restore": restore, "patience": max(epochs // PATIENCE_FRACTION, MIN_PATIENCE)}
+    return {"restore": restore, "patience": max(epochs // _PATIENCE_FRACTION, _MIN_PATIENCE)}

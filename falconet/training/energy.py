@@ -1,4 +1,4 @@
-"""The electricity that training takes, as the extra `energy`, codecarbon, measures or estimates it; nothing without it.
+"""The electricity that training takes, measured or estimated by codecarbon (the extra `energy`); nothing without it.
 
 Figures are those of the whole machine: counters cannot tell processes apart. Importing this imports neither torch nor
 codecarbon.
@@ -20,40 +20,40 @@ from falconet.storage import read_json, write_json
 from falconet.training.callbacks import Callback, EpochRow
 
 ENERGY_FILE = "energy.json"
-"""Kept beside `metrics.csv`, so that the parts of a resumed run add up."""
+"""Name of the file beside `metrics.csv` that sums up the energy of all parts of a resumed run."""
 START_AFTER = 10.0
-"""Seconds of training before codecarbon is imported: that takes seconds of its own, more than a short run has."""
-READ_SECONDS = 60
-"""Between codecarbon's own readings, besides those at the ends of epochs: counters overflow when nobody looks."""
+"""Seconds of training before codecarbon is imported, which itself takes seconds, more than a short run has."""
+_READ_SECONDS = 60
+"""Seconds between codecarbon's own readings, besides those at the ends of epochs, since counters overflow."""
 
 
 @dataclass(frozen=True)
 class PowerSource:
-    """Where the figures of a part of the machine come from."""
+    """The source of the energy figures for a part of the machine."""
 
     part: str
-    """processor, memory or graphics."""
+    """Part of the machine: processor, memory or graphics."""
     basis: Literal["measured", "estimated", "unknown"]
-    """By counters of the hardware, or from what such hardware is said to take."""
+    """Whether energy is measured by hardware counters, or estimated from the rated power of such hardware."""
     how: str
 
 
 @dataclass(frozen=True)
 class Energy:
-    """The electricity that a machine took while a run was trained, by all that ran on it."""
+    """The electricity that the whole machine took during training, in watt-hours (`wh`), by all that ran on it."""
 
     wh: float = 0.0
     co2_g: float = 0.0
-    """Grams of carbon dioxide and of the equivalent in other gases."""
+    """Emissions in grams of CO2 equivalents."""
     seconds: float = 0.0
-    """Of training that the figures cover; 0 where there are none."""
+    """Seconds of training that the figures cover; 0 where there are none."""
     sources: tuple[PowerSource, ...] = ()
     grid: tuple[str, ...] = ()
-    """What a kilowatt-hour was taken to emit, and where."""
+    """Assumed carbon intensities of the electricity grid, in words, with the place."""
 
     @property
     def basis(self) -> str:
-        """Whether all of it is measured, part of it, or nothing."""
+        """Basis of the figures of all parts together: measured, partly measured, estimated or unknown."""
         found = {source.basis for source in self.sources}
         if not found or "unknown" in found:
             return "unknown"
@@ -71,21 +71,21 @@ class Energy:
 
 @runtime_checkable
 class Gauge(Protocol):
-    """What reads the energy since it was started."""
+    """A meter of the energy since its start."""
 
     def read(self) -> Energy:
-        """Return it."""
+        """Return the energy since the start."""
 
     def stop(self) -> None:
-        """Read no more."""
+        """Stop reading."""
 
 
 class EnergyMeter(Callback):
-    """Keeps `energy.json` of a run up to date, at the end of each epoch; `before` is what earlier parts of it took.
+    """A callback that updates `energy.json` after each epoch; `before` is the energy of earlier parts of the run.
 
-    It starts reading after `wait` seconds: a run that is over by then has no figures.
+    It starts reading after `wait` seconds: a run that has ended by then has no figures.
 
-    What a process takes after the last epoch that it ended is lost where it is killed.
+    The energy since the last completed epoch is lost where the process is killed.
     """
 
     def __init__(self, out: Path, before: Energy, start: Callable[[Path], Gauge], wait: float = 0.0) -> None:
@@ -135,7 +135,7 @@ class EnergyMeter(Callback):
 
 
 def watch_energy(out: Path, resumed: bool) -> tuple[EnergyMeter, ...]:
-    """Return what keeps the energy of the run in the folder `out`, as a tuple of one; of none without the extra."""
+    """Return the energy meter of the run in the folder `out`, in a tuple, which is empty without the extra `energy`."""
     if find_spec("codecarbon") is None:
         return ()
     before = load_energy(out) if resumed else None
@@ -143,7 +143,7 @@ def watch_energy(out: Path, resumed: bool) -> tuple[EnergyMeter, ...]:
 
 
 def load_energy(out: Path) -> Energy | None:
-    """Return what a run has taken so far; None where that was not recorded, or the file is damaged."""
+    """Return the energy that a run has taken so far; None where it was not recorded, or the file is damaged."""
     try:
         return from_mapping(Energy, read_json(out / ENERGY_FILE))
     except (ArtifactError, UsageError):
@@ -151,13 +151,13 @@ def load_energy(out: Path) -> Energy | None:
 
 
 def energy_facts(energy: Energy) -> dict[str, Any]:
-    """Return energy as plain facts, with null for what is not known."""
+    """Return energy as JSON values, with null for unknown figures."""
     facts = {**to_mapping(energy), "basis": energy.basis}
     return facts if energy.seconds else {**facts, "wh": None, "co2_g": None}
 
 
 def describe_energy(energy: Energy, trained: float) -> str:
-    """Return energy in words; `trained`: seconds that the epochs of the run took."""
+    """Return energy in words; `trained`: seconds of all epochs of the run."""
     if not energy.seconds and trained < START_AFTER:
         return f"not known: training took {trained:.1f} s, and codecarbon is asked after {START_AFTER:g} s"
     if not energy.seconds:
@@ -173,8 +173,8 @@ def describe_energy(energy: Energy, trained: float) -> str:
     return f"{energy.wh:.3g} Wh, {energy.basis} ({sources}), {emitted}, {covered}"
 
 
-class Codecarbon:
-    """A tracker of codecarbon as a gauge, and the handler of its figures in one."""
+class _Codecarbon:
+    """A tracker of codecarbon as a gauge, which is also its output handler."""
 
     def __init__(self, out: Path) -> None:
         from codecarbon import OfflineEmissionsTracker
@@ -190,7 +190,7 @@ class Codecarbon:
             electricitymaps_api_token=False,
             allow_multiple_runs=True,
             log_level="critical",
-            measure_power_secs=READ_SECONDS,
+            measure_power_secs=_READ_SECONDS,
             api_call_interval=-1,
         )
         self.figures: Any = None
@@ -205,7 +205,7 @@ class Codecarbon:
         if found is None:
             return Energy()
         wh, co2 = 1000 * found.energy_consumed, 1000 * found.emissions
-        return Energy(wh, co2, found.duration, self.sources, (describe_grid(found),) if wh else ())
+        return Energy(wh, co2, found.duration, self.sources, (_describe_grid(found),) if wh else ())
 
     def stop(self) -> None:
         self.tracker.stop()
@@ -219,21 +219,21 @@ class Codecarbon:
 
 
 def start_codecarbon(out: Path) -> Gauge:
-    """Return a gauge that has been started; it asks no network and writes no file but in `out`."""
-    return Codecarbon(out)
+    """Return a started gauge, which uses no network and writes files in `out` alone."""
+    return _Codecarbon(out)
 
 
-PARTS = {"CPU": "processor", "RAM": "memory", "GPU": "graphics"}
-COUNTERS = {"intel_rapl": "RAPL", "windows_emi": "Windows EMI", "intel_power_gadget": "Intel Power Gadget"}
-"""Ways in which codecarbon reads a processor's own counters, and what these are called."""
+_PARTS = {"CPU": "processor", "RAM": "memory", "GPU": "graphics"}
+_COUNTERS = {"intel_rapl": "RAPL", "windows_emi": "Windows EMI", "intel_power_gadget": "Intel Power Gadget"}
+"""Names of the CPU energy counters that codecarbon reads, by its name for them."""
 
 
 def describe_source(hardware: Any, forced: bool = False) -> PowerSource:
-    """Return where codecarbon's figures of a part of the machine come from; `forced`: the user told it the watts."""
+    """Return the source of codecarbon's figures for a part of the machine; `forced`: the user configured its watts."""
     kind = type(hardware).__name__
-    part = PARTS.get(getattr(hardware, "chip_part", kind), kind)
+    part = _PARTS.get(getattr(hardware, "chip_part", kind), kind)
     if kind == "CPU":
-        return describe_processor(hardware, forced)
+        return _describe_processor(hardware, forced)
     if kind == "RAM":
         return PowerSource(part, "estimated", "its size")
     meters = {"GPU": "driver", "AppleSiliconChip": "powermetrics", "Raspberry": "PMIC"}
@@ -242,11 +242,11 @@ def describe_source(hardware: Any, forced: bool = False) -> PowerSource:
     return PowerSource(part, "unknown", "codecarbon")
 
 
-def describe_processor(hardware: Any, forced: bool) -> PowerSource:
-    """Return where codecarbon's figures of a processor come from."""
+def _describe_processor(hardware: Any, forced: bool) -> PowerSource:
+    """Return the basis of codecarbon's figures for a CPU, and a description of it."""
     mode, watts = hardware._mode, hardware._tdp
-    if mode in COUNTERS:
-        return PowerSource("processor", "measured", COUNTERS[mode])
+    if mode in _COUNTERS:
+        return PowerSource("processor", "measured", _COUNTERS[mode])
     if mode not in ("cpu_load", "constant"):
         return PowerSource("processor", "unknown", mode)
     guess = not forced and (hardware._is_generic_tdp or not _is_known(hardware._model, watts))
@@ -255,7 +255,7 @@ def describe_processor(hardware: Any, forced: bool) -> PowerSource:
 
 
 def _is_known(model: str, watts: float) -> bool:
-    """Whether codecarbon's table has a processor, and `watts` from there; it guesses them from its threads else."""
+    """Return whether `watts` is from codecarbon's table of CPUs; else it is guessed from the number of threads."""
     from codecarbon.core import cpu, hardware_cache
 
     table: Any = hardware_cache.get_cached_tdp(cpu)  # type: ignore[no-untyped-call]
@@ -264,11 +264,11 @@ def _is_known(model: str, watts: float) -> bool:
 
 
 WORLD = 475
-"""Grams of CO2 equivalents a kilowatt-hour, where codecarbon is told no place (IEA, 2019)."""
+"""Grams of CO2 equivalents per kilowatt-hour, where codecarbon has no location (IEA, 2019)."""
 
 
-def describe_grid(figures: Any) -> str:
-    """Return what a kilowatt-hour was taken to emit, and where."""
+def _describe_grid(figures: Any) -> str:
+    """Return the assumed carbon intensity of the electricity grid, in words, with the place."""
     intensity = 1000 * figures.emissions / figures.energy_consumed
     told = "world average" if round(intensity) == WORLD else "as set for codecarbon"
     return f"{intensity:.0f} g/kWh ({figures.country_name or figures.cloud_region or told})"

@@ -1,4 +1,4 @@
-"""Fine-tuning: which part of a network learns, and how fast each part does."""
+"""Fine-tuning: freezing of layers, and learning rates by layer."""
 
 from __future__ import annotations
 
@@ -7,52 +7,51 @@ from collections.abc import Iterator
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from falconet.models.info import find_learned_outputs
+from falconet.models.info import find_trainable_classifiers
 from falconet.training.config import TrainConfig
 
 
 def freeze(model: nn.Module, config: TrainConfig, epoch: int) -> None:
-    """Let only the output layer learn in an epoch, counted from 1, in which the backbone is to stay as it is.
+    """Train only the output layer in an epoch, counted from 1, in which the backbone is frozen.
 
-    Batch normalization uses, and keeps, the statistics that came with its weights: that of a frozen backbone, and with
-    `freeze=norm` that of one that learns.
+    Batch normalization keeps its statistics in a frozen backbone, and with `freeze=norm` in a trained one too.
     """
     if config.freeze is None:
         return
     if config.freeze == "norm":
-        keep_statistics(model)
+        _keep_statistics(model)
         return
     frozen = is_frozen(config, epoch)
-    outputs = tuple(f"{name}." for name in find_learned_outputs(model))
+    outputs = tuple(f"{name}." for name in find_trainable_classifiers(model))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not frozen or name.startswith(outputs))
     if frozen:
-        keep_statistics(model)
+        _keep_statistics(model)
 
 
-def keep_statistics(model: nn.Module) -> None:
-    """Let batch normalization use the statistics that it has, and leave them alone."""
+def _keep_statistics(model: nn.Module) -> None:
+    """Let batch normalization use its running statistics without an update."""
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             module.eval()
 
 
 def unfreeze(model: nn.Module, config: TrainConfig) -> None:
-    """Let all of a network learn again that training has frozen."""
+    """Make all of a network trainable again that training has frozen."""
     if config.freeze is not None:
         model.requires_grad_(True)
 
 
 def is_frozen(config: TrainConfig, epoch: int) -> bool:
-    """Whether only the output layer learns in an epoch."""
+    """Return whether only the output layer is trained in an epoch."""
     return config.freeze == "backbone" and (config.unfreeze_after is None or epoch <= config.unfreeze_after)
 
 
 def scale_rates(model: nn.Module, decay: float) -> Iterator[tuple[nn.Parameter, float]]:
     """Yield each parameter with the factor of its learning rate: `decay` for each block below the output layer.
 
-    A block is what a name says as far as its first number, or a layer of its own: `layer1.0`, `features.denseblock2`,
-    `conv1` (Howard and Ruder, ACL 2018, section 3.2, went layer by layer).
+    A block is a parameter's name up to its first number, or else its layer: `layer1.0`, `features.denseblock2`, `conv1`
+    (Howard and Ruder, ACL 2018, section 3.2, went layer by layer).
     """
     names = [name for name, _ in model.named_parameters()]
     blocks = list(dict.fromkeys(map(find_block, names)))

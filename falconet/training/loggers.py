@@ -1,4 +1,4 @@
-"""What writes a run down for other programs to show, beside `metrics.csv`. Importing it does not import torch."""
+"""Loggers that write a run for other programs, besides `metrics.csv`. Importing this does not import torch."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from falconet.storage import storage_error
 from falconet.training.callbacks import Callback, EpochRow
 
 EVERY = 10
-"""Steps from one loss of a single step to the next that is written."""
+"""Steps from one written step loss to the next."""
 _EVENTS = "events.out.tfevents.*"
-"""How TensorBoard's files are called."""
+"""Pattern of the names of TensorBoard's files."""
 
 
 class TensorBoardLogger(Callback):
     """Writes scalars into `folder`, as TensorBoard's event files; needs the extra `tensorboard`.
 
-    The horizontal axis counts steps of the optimizer. At an epoch's last step stand `loss/train`, `loss/val`,
+    The horizontal axis counts steps of the optimizer. An epoch's last step has `loss/train`, `loss/val`,
     `accuracy/train`, `accuracy/val` (fractions of 0 to 1), `learning_rate` and `seconds_per_epoch`; `loss/step` is the
-    loss of every EVERYth step within it. What a run repeats after it was killed, or went back, takes the place of what
-    was written before. Its methods raise StorageError.
+    loss of every tenth step within it. Steps that a run repeats after it was killed or rolled back replace those that
+    were written before. Its methods raise StorageError.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -34,7 +34,7 @@ class TensorBoardLogger(Callback):
         self.rows: list[EpochRow] = []
         self.length = 0
         self.step = -1
-        """The last one that was told."""
+        """The last step that was reported; -1 at the start."""
 
     def on_start(self, epochs: int, steps_per_epoch: int, history: Sequence[EpochRow]) -> None:
         self.rows, self.length, self.step = list(history), steps_per_epoch, -1
@@ -64,7 +64,7 @@ class TensorBoardLogger(Callback):
             self.writer = None
 
     def begin(self, step: int) -> None:
-        """Open a file that goes on with `step`: what TensorBoard has read of it and later ones does not count."""
+        """Open a file that continues with `step`: TensorBoard discards earlier events of this and later steps."""
         from torch.utils.tensorboard import SummaryWriter
 
         self.on_end()
@@ -106,19 +106,19 @@ def find_events(out: Path) -> Iterator[Path]:
     return (out / "tensorboard").glob(_EVENTS)
 
 
-LOGGERS: dict[str, Callable[[Path], Callback]] = {"tensorboard": TensorBoardLogger}
-"""By the name of the logger, which is that of its extra, its package, and its folder within a run's, too."""
+_LOGGERS: dict[str, Callable[[Path], Callback]] = {"tensorboard": TensorBoardLogger}
+"""Loggers by name, which is also that of the extra, of the package, and of the folder within the run's."""
 
 
 def check_logger(name: str) -> None:
-    """Raise UnknownNameError for a logger that there is none of, MissingExtraError where its package is missing."""
-    if name not in LOGGERS:
-        raise UnknownNameError("logger", name, LOGGERS)
+    """Raise UnknownNameError for a logger that does not exist, MissingExtraError where its package is missing."""
+    if name not in _LOGGERS:
+        raise UnknownNameError("logger", name, _LOGGERS)
     if importlib.util.find_spec(name) is None:
         raise MissingExtraError(name, f"--log {name}")
 
 
 def create_logger(name: str, out: Path) -> Callback:
-    """Return what writes the run in the folder `out` down; raises like `check_logger`."""
+    """Return a logger of the run in the folder `out`; raises like `check_logger`."""
     check_logger(name)
-    return LOGGERS[name](out / name)
+    return _LOGGERS[name](out / name)

@@ -27,44 +27,45 @@ from falconet.training.acceleration import check_acceleration, resize
 from falconet.training.batches import Batches, make_batches
 from falconet.training.callbacks import Callback, EpochRow
 from falconet.training.checkpoints import load_checkpoint, save_checkpoint
-from falconet.training.config import FREE, TrainConfig
+from falconet.training.config import CHANGEABLE_ON_RESUME, TrainConfig
 from falconet.training.devices import DevicePolicy, choose_device_policy
-from falconet.training.distillation import DistillationLoss, compare_logits
+from falconet.training.distillation import DistillationLoss, logit_distillation_loss
 from falconet.training.distributed import SINGLE_PROCESS, ProcessGroup
 from falconet.training.finetuning import freeze, unfreeze
 from falconet.training.linear_probe import (
-    Solution,
+    LinearProbe,
     extract_features,
-    find_dense_output,
+    find_linear_classifier,
     limit_samples,
     set_output_weights,
     solve,
 )
-from falconet.training.optimizers import make_average, make_optimizer
+from falconet.training.optimizers import make_ema, make_optimizer
 from falconet.training.schedules import learning_rate
-from falconet.training.state import Forward, Progress, Scheduled, TrainState, clone, make_checkpoint, restore
+from falconet.training.state import Forward, Progress, TracksProgress, TrainState, clone, make_checkpoint, restore
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a run came to; the model holds the weights of `best_epoch`."""
+    """The result of a run; the model holds the weights of `best_epoch`."""
 
     history: tuple[EpochRow, ...]
     best_epoch: int
-    """The last one with `restore="last"`; 0 where no epoch was completed: the model then holds its initial weights."""
+    """The epoch whose weights are kept, counted from 1: the last one with `restore="last"`. 0: no epoch was completed,
+    and the model holds its initial weights."""
     ending: Literal["completed", "early_stopped", "interrupted", "diverged"]
     message: str = ""
-    """Where and how it diverged."""
+    """Where and how the run diverged; empty where it did not."""
 
     @property
     def best(self) -> EpochRow | None:
-        """The best epoch's row."""
+        """The row of the best epoch; None: no epoch was completed."""
         return self.history[self.best_epoch - 1] if self.best_epoch else None
 
 
 @dataclass(frozen=True)
 class TrainContext:
-    """All that stays the same during a run."""
+    """Everything that stays the same during a run."""
 
     train: Batches
     val: Batches
@@ -77,7 +78,7 @@ class TrainContext:
     distillation: DistillationLoss | None
     process_group: ProcessGroup
     class_weights: Tensor | None = None
-    solution: Solution | None = None
+    solution: LinearProbe | None = None
 
 
 def fit(  # noqa: PLR0913 - one for each thing that training follows from
@@ -89,30 +90,30 @@ def fit(  # noqa: PLR0913 - one for each thing that training follows from
     task: TaskName = "classification",
     class_weights: Tensor | None = None,
     teacher: nn.Module | None = None,
-    solution: Solution | None = None,
+    solution: LinearProbe | None = None,
     callbacks: Sequence[Callback] = (),
-    checkpoints: Path | None = None,
+    checkpoints: str | Path | None = None,
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> FitResult:
-    """Train `model` in place and leave it in eval mode with the weights of its best epoch.
+    """Train `model` in place and leave it on the CPU, in eval mode, with the weights of its best epoch.
 
-    `train` and `val` are loaders of Falconet, or any iterables of `(x, y)` batches that can be walked anew in each
-    epoch, such as torch's DataLoader or a list: inputs as the network takes them, and class numbers. What a DataLoader
-    shuffles by then follows from `config.seed`; the size of batches is the iterable's own.
+    `train` and `val` are loaders of Falconet, or any iterables of `(x, y)` batches that can be iterated anew in each
+    epoch, such as torch's DataLoader or a list: inputs as the network takes them, and class numbers. The shuffling of a
+    DataLoader then follows from `config.seed`; the batch size is the iterable's own.
 
     The best epoch has the highest validation accuracy; of equals, the lowest validation loss; or it is simply the last
-    one, where `config.restore` says so. A model with a method `advance` is told before each step which fraction of all
-    steps is done with it. `task` says what the outputs mean. `class_weights`, one for each class, weigh the samples of
-    the training loss. `teacher`, a network for the same input and classes, adds the comparison with its answers to the
-    loss (see `falconet.training.distillation`). `solution` is the output layer of a run with `config.linear_probe`
-    where it has been solved already. Ctrl-C and a loss that is no longer finite end the run early, which the result
-    says. With `checkpoints`, a folder, the state is written there after each epoch, and in long epochs in between; a
-    run that finds one there goes on from it, with the same weights in the end.
+    one, with `config.restore="last"`. The method `advance` of a model that has one is called before each step; see
+    `falconet.training.state.TracksProgress`. `task` says what the outputs mean. `class_weights`, one for each class,
+    weigh the samples of the training loss. `teacher`, a network for the same input and classes, adds the comparison
+    with its outputs to the loss (see `falconet.training.distillation`). `solution` is the output layer of a run with
+    `config.linear_probe` where it has been solved already. Ctrl-C and a loss that is not finite end the run early; see
+    `FitResult.ending`. With `checkpoints`, a folder, the state is written there after each epoch, and in long epochs in
+    between; a run that finds one there resumes from it, with the same weights in the end.
 
     In a `process_group`, each process calls this with the same model and configuration, and with loaders that give it
-    its part of every batch; each ends with the same weights. Raises ConfigError where the configuration suits neither
-    network nor machine, DataError for a loader without batches or of what the network cannot take, UsageError for
-    one that is no loader, OutOfMemoryError, and what callbacks raise.
+    its part of every batch; each ends with the same weights. Raises ConfigError where the configuration does not suit
+    the network or the machine, DataError for a loader without batches or with batches that the network cannot take,
+    UsageError for an object that is no loader, OutOfMemoryError, and what callbacks raise.
     """
     train, val = (make_batches(name, loader, model, config.seed) for name, loader in (("train", train), ("val", val)))
     for name, loader in (("train", train), ("val", val)):
@@ -122,14 +123,14 @@ def fit(  # noqa: PLR0913 - one for each thing that training follows from
         make_context(model, train, config, class_weights, teacher, task),
         val=val,
         callbacks=callbacks,
-        checkpoints=checkpoints,
+        checkpoints=None if checkpoints is None else Path(checkpoints),
         process_group=process_group,
         solution=solution,
     )
     with torch.random.fork_rng(devices=context.policy.rng_devices), kept_memory(), interruption.watched():
         state = init_state(model, config, context.policy)
         resume(state, context)
-        ending, message = run_with_callbacks(state, context)
+        ending, message = _run_with_callbacks(state, context)
         model.load_state_dict(state.best_weights)
         model.cpu()
         unfreeze(model, config)
@@ -151,12 +152,12 @@ def check_fit(
     teacher: nn.Module | None = None,
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> None:
-    """Raise ConfigError where a configuration suits neither network nor machine, as `fit` would."""
+    """Raise ConfigError where a configuration does not suit the network or the machine, as `fit` would."""
     for name, usual in (("compile", False), ("initial_scale", 1.0)):
         if teacher is not None and getattr(config, name) != usual:
             raise ConfigError(f"{name}: wanted {usual} with a teacher, found {getattr(config, name)}")
     if config.linear_probe is not None:
-        find_dense_output(model)
+        find_linear_classifier(model)
     device = choose_device_policy(config, model).device
     check_acceleration(model, config, device, lambda: next(iter(train.epoch(1)))[0], process_group.world_size)
 
@@ -169,7 +170,7 @@ def make_context(
     teacher: nn.Module | None = None,
     task: TaskName = "classification",
 ) -> TrainContext:
-    """Return all that stays the same during single steps; a run adds what it validates by and who watches it."""
+    """Return a context for single steps; a run adds validation data, callbacks, checkpoints and process group."""
     policy, asked = choose_device_policy(config, model), TASKS[task]
     return TrainContext(
         train=train,
@@ -187,7 +188,7 @@ def make_context(
 
 
 def resume(state: TrainState, context: TrainContext) -> None:
-    """Go on from the last checkpoint, where there is one."""
+    """Restore the state of the last checkpoint, where there is one."""
     if not context.checkpoints:
         return
     process_group = context.process_group
@@ -198,43 +199,43 @@ def resume(state: TrainState, context: TrainContext) -> None:
         state.progress, state.rng_state = Progress(state.progress.steps), {}
 
 
-Ending = Literal["completed", "early_stopped", "interrupted", "diverged"]
+_Ending = Literal["completed", "early_stopped", "interrupted", "diverged"]
 
 
-def run_with_callbacks(state: TrainState, context: TrainContext) -> tuple[Ending, str]:
-    """Run to an end between the first and the last call of the callbacks, of which each gets its last one."""
+def _run_with_callbacks(state: TrainState, context: TrainContext) -> tuple[_Ending, str]:
+    """Run to an end, with the callbacks' first calls before and their `on_end` after it, whatever happens."""
     with ExitStack() as last_calls:
         for callback in reversed(context.callbacks):
             last_calls.callback(callback.on_end)
         for callback in context.callbacks:
             callback.on_model(state.model)
             callback.on_start(context.config.epochs, len(context.train), state.history)
-        return run_epochs(state, context)
+        return _run_epochs(state, context)
 
 
 def notify(callbacks: Sequence[Callback], *lines: str) -> None:
-    """Tell all who watch a run what the user should know."""
+    """Call `on_note` of each callback with lines that the user should know."""
     for callback in callbacks:
         for line in lines:
             callback.on_note(line)
 
 
-def run_epochs(state: TrainState, context: TrainContext) -> tuple[Ending, str]:
-    """Run until the configuration, the user or the loss ends it; return how it ended."""
+def _run_epochs(state: TrainState, context: TrainContext) -> tuple[_Ending, str]:
+    """Run until the configuration, the user or the loss ends training; return how it ended, with a message."""
     config = context.config
     try:
         while (epoch := len(state.history) + 1) <= config.epochs:
             if config.patience and epoch - 1 - state.best_epoch >= config.patience:
                 return "early_stopped", ""
-            keep_last_good(state, context)
+            _snapshot_last_good(state, context)
             try:
-                row = run_epoch(state, context, epoch)
+                row = _run_epoch(state, context, epoch)
             except DivergedError as error:
-                if not rollback(state, context, str(error)):
+                if not _rollback(state, context, str(error)):
                     raise
                 continue
             best = all(is_better(row, other) for other in state.history)
-            record_epoch(state, row, config)
+            _record_epoch(state, row, config)
             save(state, context)
             for callback in context.callbacks:
                 callback.on_epoch(row, best)
@@ -256,19 +257,23 @@ def run_epochs(state: TrainState, context: TrainContext) -> tuple[Ending, str]:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory ran out; on processors, torch has no class of its own for that."""
+    """Return whether an error means that memory ran out; on CPUs, torch has no class of its own for that."""
     return isinstance(error, torch.OutOfMemoryError) or lacks_memory(error)
 
 
-def keep_last_good(state: TrainState, context: TrainContext) -> None:
-    """Keep a copy of the state at an epoch's start, where the configuration may need it."""
+def _snapshot_last_good(state: TrainState, context: TrainContext) -> None:
+    """Keep a copy of the state at an epoch's start, for `recover`."""
     if context.config.recover and not state.progress.steps:
         whole = make_checkpoint(state, _identify(context), context.policy)
         state.last_good = replace(whole, tensors=clone(whole.tensors))
 
 
-def rollback(state: TrainState, context: TrainContext, reason: str) -> bool:
-    """Put the state of the epoch's start back, at half the learning rate; return whether there was one, and hope."""
+MIN_LR_SCALE = 1 / 64
+"""Fraction of the learning rate at which a loss that is not finite must have other causes: no more rollback."""
+
+
+def _rollback(state: TrainState, context: TrainContext, reason: str) -> bool:
+    """Restore the state of the epoch's start, at half the learning rate; return whether that was possible."""
     if state.last_good is None or state.lr_scale <= MIN_LR_SCALE:
         return False
     rate = state.lr_scale / 2
@@ -280,16 +285,12 @@ def rollback(state: TrainState, context: TrainContext, reason: str) -> bool:
     return True
 
 
-MIN_LR_SCALE = 1 / 64
-"""Fraction of the learning rate at which a loss that is not finite has other reasons."""
-
-
-def run_epoch(state: TrainState, context: TrainContext, epoch: int) -> EpochRow:
-    """Train one epoch, or what is left of it, and validate."""
+def _run_epoch(state: TrainState, context: TrainContext, epoch: int) -> EpochRow:
+    """Train one epoch, or the rest of it, and validate."""
     started = time.perf_counter()
     config, steps = context.config, len(context.train)
     if epoch == 1 and config.linear_probe is not None:
-        return probe_epoch(state, context, started)
+        return _probe_epoch(state, context, started)
     if not state.rng_state:
         # Dropout draws from the global generator; its place, too, follows from seed and epoch alone.
         # Other processes draw for other samples.
@@ -301,95 +302,101 @@ def run_epoch(state: TrainState, context: TrainContext, epoch: int) -> EpochRow:
     else:
         context.policy.set_rng_state(state.rng_state)
         state.rng_state = {}
-    train_epoch(state, context, epoch)
-    val_loss, val_accuracy = validate_epoch(state, context, epoch)
+    _train_epoch(state, context, epoch)
+    val_loss, val_accuracy = _validate_epoch(state, context, epoch)
     rate = find_lr(state, context, epoch * steps - 1)
-    done, state.progress = _gather(state.progress, context.process_group), Progress()
+    done, state.progress = _all_reduce_progress(state.progress, context.process_group), Progress()
     train_loss, train_accuracy = done.loss / done.samples, done.hits / done.samples
     seconds = time.perf_counter() - started
     return EpochRow(epoch, rate, train_loss, train_accuracy, val_loss, val_accuracy, seconds)
 
 
-def probe_epoch(state: TrainState, context: TrainContext, started: float) -> EpochRow:
-    """Solve the output layer on the features of training samples as they are, and validate."""
+def _probe_epoch(state: TrainState, context: TrainContext, started: float) -> EpochRow:
+    """Solve the output layer on the features of training samples without augmentation, and validate."""
     solution = context.solution
     if solution is None:
-        solution = solve_output(state.model, context.train, context.config, context.class_weights)
+        solution = fit_linear_probe(state.model, context.train, context.config, context.class_weights)
     set_output_weights(state.model, solution)
-    if state.average is not None:
+    if state.ema_model is not None:
         # Nothing has been averaged yet, so it takes the weights as they are.
-        state.average.update_parameters(state.model)
-    val_loss, val_accuracy = validate_epoch(state, context, 1)
+        state.ema_model.update_parameters(state.model)
+    val_loss, val_accuracy = _validate_epoch(state, context, 1)
     learned = solution.train_loss, solution.train_accuracy
     return EpochRow(1, 0.0, *learned, val_loss, val_accuracy, time.perf_counter() - started)
 
 
-def solve_output(
+def fit_linear_probe(
     model: nn.Module,
     train: Batches,
     config: TrainConfig,
     class_weights: Tensor | None = None,
-    families: Int64[Tensor, " samples"] | None = None,
-) -> Solution:
-    """Return the output layer that the first epoch of a run with `config.linear_probe` comes to.
+    groups: Int64[Tensor, " samples"] | None = None,
+) -> LinearProbe:
+    """Return the output layer that the first epoch of a run with `config.linear_probe` solves.
 
-    `families` are numbers of what belongs together among the samples of a `Loader`; see `linear_probe.solve`. Raises
+    `groups` numbers the groups of a `Loader`'s samples; see `linear_probe.solve`. Raises
     ConfigError for a network without one dense output layer, or a configuration without a linear probe, and
     DivergedError for features that are not finite.
     """
     if config.linear_probe is None:
         raise ConfigError("linear_probe: wanted logistic or ridge, found null")
-    output = find_dense_output(model)
-    plain = make_plain(train, limit_samples(output))
+    output = find_linear_classifier(model)
+    plain = without_augmentation(train, limit_samples(output))
     features, labels = extract_features(model, plain.epoch(1), lambda batch: batch.to(output.weight.device))
-    if families is not None and isinstance(plain, Loader):
-        families = families[plain.order(1)[: len(labels)]]
+    if groups is not None and isinstance(plain, Loader):
+        groups = groups[plain.order(1)[: len(labels)]]
     weights = None if class_weights is None else class_weights.cpu()
-    return solve(features, labels, output.out_features, config.linear_probe, weights, config.seed, families=families)
+    return solve(features, labels, output.out_features, config.linear_probe, weights, config.seed, groups=groups)
 
 
-def make_plain(train: Batches, most: int | None) -> Batches:
-    """Return batches of all training samples without distortions, in each process all; of more than `most` some.
+def without_augmentation(train: Batches, most: int | None) -> Batches:
+    """Return batches of all training samples without augmentation, all in each process; at most `most` samples.
 
-    Which ones is drawn at random; None: as many as whoever takes them wants, so that their order is random. Batches
-    that are no `Loader` stay as they are.
+    Those are drawn at random; None: no limit, in random order, so that a caller may stop anywhere. Batches that are no
+    `Loader` stay as they are.
     """
     if not isinstance(train, Loader):
         return train
     whole = most is not None and len(train.labels) <= most
     sampler: Sampler = "by_length" if whole else "shuffle"
     limit = None if whole else most
-    return replace(train, augmentation=None, answers=None, sampler=sampler, rank=0, world_size=1, limit=limit)
+    return replace(train, augmentation=None, teacher_logits=None, sampler=sampler, rank=0, world_size=1, limit=limit)
 
 
 def find_lr(state: TrainState, context: TrainContext, step: int) -> float:
-    """Return the learning rate of step 0 .. of a run; the schedule begins after a first epoch without steps."""
+    """Return the learning rate of a step, counted from 0; the schedule begins after a first epoch without steps."""
     length = len(context.train)
     solved = length if context.config.linear_probe is not None else 0
     return state.lr_scale * learning_rate(step - solved, context.config.epochs * length - solved, context.config)
 
 
-def train_epoch(state: TrainState, context: TrainContext, epoch: int) -> None:
-    """Take one pass over the training samples, from where `state.progress` stands."""
+def _train_epoch(state: TrainState, context: TrainContext, epoch: int) -> None:
+    """Make one pass over the training samples, from `state.progress` on."""
     config, length = context.config, len(context.train)
     state.model.train()
     freeze(state.model, config, epoch)
-    wrap(state, context)
+    wrap_model(state, context)
     saved = time.monotonic()
     for batch in context.train.epoch(epoch, state.progress.steps):
         step = (epoch - 1) * length + state.progress.steps
         # The main process's clock counts.
         due = context.process_group.is_main and time.monotonic() - saved > config.checkpoint_seconds
-        _, is_due = train_step(state, context, batch, step, find_lr(state, context, step), due=due)
-        if is_due and state.progress.steps < length:
+        _, any_due = train_step(state, context, batch, step, find_lr(state, context, step), checkpoint_due=due)
+        if any_due and state.progress.steps < length:
             save(state, context)
             saved = time.monotonic()
 
 
 def train_step(
-    state: TrainState, context: TrainContext, batch: tuple[Tensor, ...], step: int, lr: float, *, due: bool = False
+    state: TrainState,
+    context: TrainContext,
+    batch: tuple[Tensor, ...],
+    step: int,
+    lr: float,
+    *,
+    checkpoint_due: bool = False,
 ) -> tuple[float, bool]:
-    """Take step 0 .. of a run at a learning rate; return its loss, and whether `due` holds in any process.
+    """Take a step, counted from 0, at a learning rate; return its loss, and whether a checkpoint is due in any process.
 
     Raises DivergedError for a loss that is not finite.
     """
@@ -398,35 +405,36 @@ def train_step(
     steps = config.epochs * len(context.train)
     for group in state.optimizer.param_groups:
         group["lr"] = group["scale"] * lr
-    if isinstance(state.model, Scheduled):
+    if isinstance(state.model, TracksProgress):
         state.model.advance((step + 1) / steps)
     for callback in context.callbacks:
         callback.on_batch(step + 1)
 
     inputs, labels, *teacher_logits = map(context.policy.to_device, batch)
     inputs = resize(inputs, step, steps, config)
-    forward = choose_forward(state, context)
-    distance: Tensor | None = None
+    forward = _choose_forward(state, context)
+    distillation_loss: Tensor | None = None
     if context.distillation is not None:
         assert isinstance(forward, nn.Module)  # Compiled code would pass by the hooks that see features.
-        logits, distance = context.distillation(forward, inputs)
+        logits, distillation_loss = context.distillation(forward, inputs)
     else:
         logits = context.policy.forward(forward, inputs)
         if teacher_logits:
-            distance = compare_logits(logits, teacher_logits[0], config.distill_temperature)
+            distillation_loss = logit_distillation_loss(logits, teacher_logits[0], config.distill_temperature)
     loss = context.criterion(logits, labels)
-    if distance is not None:
-        loss = (1 - config.distill_alpha) * loss + config.distill_alpha * distance
+    if distillation_loss is not None:
+        loss = (1 - config.distill_alpha) * loss + config.distill_alpha * distillation_loss
 
-    own = loss.item()
-    samples, total, is_due = process_group.all_reduce([len(labels), own * len(labels), due])
-    mean = total / samples
-    if not math.isfinite(mean):
+    local_loss = loss.item()
+    # Whether it is time for a checkpoint rides along, so that a step takes one collective call.
+    samples, total, any_due = process_group.all_reduce([len(labels), local_loss * len(labels), checkpoint_due])
+    global_loss = total / samples
+    if not math.isfinite(global_loss):
         epoch = step // len(context.train) + 1
-        raise DivergedError(f"the loss became {mean} at step {step + 1} of {steps} (epoch {epoch})")
+        raise DivergedError(f"the loss became {global_loss} at step {step + 1} of {steps} (epoch {epoch})")
     # Gradients are averaged over processes, whose parts of a batch may differ by a sample.
-    weight = len(labels) * process_group.world_size / samples
-    state.scaler.scale(loss * weight).backward()  # type: ignore[no-untyped-call]
+    gradient_weight = len(labels) * process_group.world_size / samples
+    state.scaler.scale(loss * gradient_weight).backward()  # type: ignore[no-untyped-call]
     state.scaler.unscale_(state.optimizer)
     for callback in context.callbacks:
         callback.on_gradients(step + 1)
@@ -436,46 +444,38 @@ def train_step(
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
-    if state.average is not None:
-        state.average.update_parameters(state.model)
+    if state.ema_model is not None:
+        state.ema_model.update_parameters(state.model)
 
-    count(state.progress, own, context.task.count_hits(logits, labels), len(labels))
+    state.progress.update(local_loss, context.task.count_hits(logits, labels), len(labels))
     for callback in context.callbacks:
-        callback.on_step(step + 1, mean)
-    return mean, bool(is_due)
+        callback.on_step(step + 1, global_loss)
+    return global_loss, bool(any_due)
 
 
-def wrap(state: TrainState, context: TrainContext) -> None:
-    """Make the network as it is trained, and make it anew where other parameters learn than before."""
-    learning = [parameter.requires_grad for parameter in state.model.parameters()]
-    if state.network is None or learning != state.learning:
-        state.network, state.learning = context.process_group.wrap(state.model), learning
+def wrap_model(state: TrainState, context: TrainContext) -> None:
+    """Wrap the network for training, and again where other parameters are trainable than before."""
+    mask = [parameter.requires_grad for parameter in state.model.parameters()]
+    if state.wrapped_model is None or mask != state.trainable_mask:
+        state.wrapped_model, state.trainable_mask = context.process_group.wrap(state.model), mask
         # Batches differ by a sample at most, and sides take few values: shapes that are known make faster code.
-        state.compiled = torch.compile(state.network, dynamic=False) if context.config.compile else None
+        state.compiled_model = torch.compile(state.wrapped_model, dynamic=False) if context.config.compile else None
 
 
-def choose_forward(state: TrainState, context: TrainContext) -> Forward:
-    """Return what computes the next step's outputs; compiled code would pass hooks by."""
-    assert state.network is not None
+def _choose_forward(state: TrainState, context: TrainContext) -> Forward:
+    """Return the module or function for the next step's forward pass: not compiled with hooks, which it would skip."""
+    assert state.wrapped_model is not None
     hooked = any(callback.hooked for callback in context.callbacks)
-    return state.network if state.compiled is None or hooked else state.compiled
+    return state.wrapped_model if state.compiled_model is None or hooked else state.compiled_model
 
 
-def _gather(progress: Progress, process_group: ProcessGroup) -> Progress:
-    """Return the sums of all processes of several."""
+def _all_reduce_progress(progress: Progress, process_group: ProcessGroup) -> Progress:
+    """Return the progress with sums over all processes."""
     loss, hits, samples = process_group.all_reduce([progress.loss, progress.hits, progress.samples])
     return Progress(progress.steps, loss, int(hits), int(samples))
 
 
-def count(progress: Progress, loss: float, hits: int, samples: int) -> None:
-    """Add a step to an epoch's sums."""
-    progress.steps += 1
-    progress.loss += loss * samples
-    progress.hits += hits
-    progress.samples += samples
-
-
-def validate_epoch(state: TrainState, context: TrainContext, epoch: int) -> tuple[float, float]:
+def _validate_epoch(state: TrainState, context: TrainContext, epoch: int) -> tuple[float, float]:
     """Validate after an epoch. Raises DivergedError for a loss that is not finite."""
     val_loss, val_accuracy = validate(state.eval_model, context)
     if not math.isfinite(val_loss):
@@ -487,7 +487,7 @@ def validate_epoch(state: TrainState, context: TrainContext, epoch: int) -> tupl
 def validate(model: nn.Module, context: TrainContext) -> tuple[float, float]:
     """Return mean loss, without label smoothing, and accuracy over the validation samples.
 
-    They choose the epoch, so they are those of the network as it is used: in float32, whatever it is trained in. Raises
+    They choose the epoch, so the network computes as in inference: in float32, whatever it is trained in. Raises
     DataError where the loader yields no samples.
     """
     model.eval()
@@ -496,23 +496,23 @@ def validate(model: nn.Module, context: TrainContext) -> tuple[float, float]:
     for batch in context.val.epoch(1):
         images, labels = map(context.policy.to_device, batch)
         logits = model(images).float()
-        count(progress, criterion(logits, labels).item(), context.task.count_hits(logits, labels), len(labels))
-    whole = _gather(progress, context.process_group)
+        progress.update(criterion(logits, labels).item(), context.task.count_hits(logits, labels), len(labels))
+    whole = _all_reduce_progress(progress, context.process_group)
     if not whole.samples:
         raise DataError(f"val: wanted samples, found none in {len(context.val)} batches")
     return whole.loss / whole.samples, whole.hits / whole.samples
 
 
 def init_state(model: nn.Module, config: TrainConfig, policy: DevicePolicy) -> TrainState:
-    """Return the state before the first step, with the network in its place."""
+    """Return the state before the first step, with the network on its device."""
     # Convolutions of few channels run up to 1.6 times faster on a processor with the channels innermost.
     model.to(policy.device).to(memory_format=torch.channels_last)
     model.zero_grad(set_to_none=True)
-    average = None if config.ema_decay is None else make_average(model, config.ema_decay)
+    average = None if config.ema_decay is None else make_ema(model, config.ema_decay)
     return TrainState(model, make_optimizer(model, config), average, clone(model.state_dict()), scaler=policy.scaler())
 
 
-def record_epoch(state: TrainState, row: EpochRow, config: TrainConfig) -> None:
+def _record_epoch(state: TrainState, row: EpochRow, config: TrainConfig) -> None:
     """Add an epoch to the history, and keep its weights where none were better or `config` wants the last."""
     best = state.history[state.best_epoch - 1] if state.best_epoch else None
     chosen, weights = state.best_epoch, state.best_weights
@@ -523,22 +523,22 @@ def record_epoch(state: TrainState, row: EpochRow, config: TrainConfig) -> None:
 
 
 def is_better(row: EpochRow, other: EpochRow) -> bool:
-    """Whether an epoch's accuracy on the validation split is higher than another's; of equals, its loss lower."""
+    """Return whether an epoch has a higher validation accuracy than another, or the same with a lower loss."""
     return (row.val_accuracy, -row.val_loss) > (other.val_accuracy, -other.val_loss)
 
 
 def _identify(context: TrainContext) -> dict[str, Any]:
-    """Return what a checkpoint must agree in with the run that goes on from it."""
-    settings = {key: value for key, value in to_mapping(context.config).items() if key not in FREE}
+    """Return the settings in which a checkpoint must agree with the run that resumes from it."""
+    settings = {key: value for key, value in to_mapping(context.config).items() if key not in CHANGEABLE_ON_RESUME}
     # `auto` may mean another format on another processor; another device of the same format may go on.
     return {**settings, "precision": str(context.policy.dtype), "steps_per_epoch": len(context.train)}
 
 
 def save(state: TrainState, context: TrainContext) -> None:
-    """Write the state where the run keeps its checkpoints."""
+    """Write the state into the run's checkpoint folder."""
     if not context.checkpoints:
         return
-    whole = replace(state, progress=_gather(state.progress, context.process_group))
+    whole = replace(state, progress=_all_reduce_progress(state.progress, context.process_group))
     if context.process_group.is_main:
         position = len(state.history), state.progress.steps
         save_checkpoint(

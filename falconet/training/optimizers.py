@@ -13,11 +13,11 @@ from falconet.training.finetuning import scale_rates
 
 
 class Eager:
-    """Methods of torch's optimizers without what only `torch.compile` needs of them.
+    """Methods of torch's optimizers without the wrappers that only `torch.compile` needs.
 
-    Torch wraps each so that the compiler passes it by, and the first call of a wrapper imports torch._dynamo, with half
-    of torch and sympy: seconds before the first step. Falconet compiles networks, never an optimizer. Where a version
-    of torch wraps nothing, these are the very methods.
+    Torch wraps each so that the compiler skips it, and the first call of a wrapper imports torch._dynamo, with half of
+    torch and sympy: seconds before the first step. Falconet compiles networks, never an optimizer. Where a version of
+    torch wraps nothing, these are the original methods.
     """
 
     add_param_group: Any = inspect.unwrap(optim.Optimizer.add_param_group)
@@ -27,25 +27,25 @@ class Eager:
 
 
 class SGD(Eager, optim.SGD):
-    """torch.optim.SGD."""
+    """torch.optim.SGD without wrappers for the compiler; see `Eager`."""
 
     step: Any = torch.no_grad()(inspect.unwrap(optim.SGD.step))
 
 
 class Adam(Eager, optim.Adam):
-    """torch.optim.Adam."""
+    """torch.optim.Adam without wrappers for the compiler; see `Eager`."""
 
     step: Any = torch.no_grad()(inspect.unwrap(optim.Adam.step))
 
 
 class AdamW(Eager, optim.AdamW):
-    """torch.optim.AdamW."""
+    """torch.optim.AdamW without wrappers for the compiler; see `Eager`."""
 
     step: Any = torch.no_grad()(inspect.unwrap(optim.AdamW.step))
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> optim.Optimizer:
-    """Return the optimizer for all trainable parameters; only those of two or more dimensions decay.
+    """Return the optimizer of all trainable parameters; only those of two or more dimensions have weight decay.
 
     Each group's `scale` is the factor of its learning rate.
     """
@@ -64,10 +64,10 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> optim.Optimizer:
     return kind(groups, lr=config.learning_rate, betas=config.betas, fused=True)
 
 
-def make_average(model: nn.Module, decay: float) -> AveragedModel:
+def make_ema(model: nn.Module, decay: float) -> AveragedModel:
     """Return an exponential moving average of a model's weights and of its floating-point buffers.
 
-    The decay rises as (1 + n) / (10 + n) to its value, so that the first steps are soon forgotten.
+    The decay after n updates is at most (1 + n) / (10 + n), so that the first steps are soon forgotten.
     """
 
     @torch.no_grad()

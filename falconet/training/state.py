@@ -1,4 +1,4 @@
-"""All that changes while a network is trained, and its way into a checkpoint and back."""
+"""The state of training, and its conversion to a checkpoint and back."""
 
 from __future__ import annotations
 
@@ -22,56 +22,63 @@ from falconet.training.devices import DevicePolicy
 
 _Weights = dict[str, Tensor]
 Forward = Callable[[Tensor], Any]
-"""A network, or what does the same."""
+"""A network, or a function that computes the same."""
 
 
 @runtime_checkable
-class Scheduled(Protocol):
-    """A network that changes as its training goes on, such as one whose weights are pruned step by step."""
+class TracksProgress(Protocol):
+    """A network that changes during training, such as one whose weights are pruned step by step."""
 
     def advance(self, fraction: float) -> None:
-        """Hear before each step which fraction of them is done with it, up to 1."""
+        """Called before each step with the fraction of all steps that are done once it is taken, 0 to 1."""
 
 
 @dataclass
 class Progress:
-    """How far an epoch has come, and the sums that its row is made of."""
+    """Steps of the current epoch so far, and the sums for its row."""
 
     steps: int = 0
     loss: float = 0.0
     hits: int = 0
     samples: int = 0
 
+    def update(self, loss: float, hits: int, samples: int) -> None:
+        """Add a step: its mean loss, number of correct predictions, and number of samples."""
+        self.steps += 1
+        self.loss += loss * samples
+        self.hits += hits
+        self.samples += samples
+
 
 @dataclass
 class TrainState:
-    """All that changes from step to step."""
+    """Everything that changes from step to step."""
 
     model: nn.Module
     optimizer: Optimizer
-    average: AveragedModel | None
+    ema_model: AveragedModel | None
     best_weights: _Weights
     best_epoch: int = 0
     history: list[EpochRow] = field(default_factory=list)
     progress: Progress = field(default_factory=Progress)
     lr_scale: float = 1.0
-    """What all learning rates are multiplied by: halved each time that the loss was no longer finite."""
+    """Factor of all learning rates, halved at each rollback after a loss that is not finite."""
     last_good: Checkpoint | None = None
-    """The state to go back to then; only kept where the configuration wants that."""
-    network: nn.Module | None = None
-    """The model as it is trained: wrapped where several processes train it, for the parameters that then learn."""
-    compiled: Forward | None = None
-    """The same, compiled, where the configuration wants that."""
-    learning: list[bool] = field(default_factory=list)
-    """Which parameters those are."""
+    """State for a rollback, with `recover`; None: there is none."""
+    wrapped_model: nn.Module | None = None
+    """The model in training: wrapped in DistributedDataParallel where there are several processes."""
+    compiled_model: Forward | None = None
+    """The compiled wrapped model, with `compile`; None: it is not compiled."""
+    trainable_mask: list[bool] = field(default_factory=list)
+    """Whether each parameter required gradients when the model was wrapped."""
     scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler("cpu", enabled=False))
     rng_state: Mapping[str, Tensor] = field(default_factory=dict)
-    """States of torch's generators, where an epoch that was broken off goes on; dropout draws from them."""
+    """States of torch's generators, which dropout uses, where an epoch is resumed; empty elsewhere."""
 
     @property
     def eval_model(self) -> nn.Module:
-        """The module that is validated and kept: the average where there is one."""
-        return self.model if self.average is None else self.average.module
+        """The module that is validated and kept: the weight average where there is one."""
+        return self.model if self.ema_model is None else self.ema_model.module
 
 
 def clone(weights: Mapping[str, Tensor]) -> _Weights:
@@ -79,11 +86,11 @@ def clone(weights: Mapping[str, Tensor]) -> _Weights:
 
 
 def make_checkpoint(state: TrainState, identity: dict[str, Any], policy: DevicePolicy) -> Checkpoint:
-    """Return all of a state as tensors and plain facts."""
+    """Return a state as a checkpoint: tensors and JSON values."""
     tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in state.best_weights.items()}
-    if state.average is not None:
-        tensors |= {f"average.{name}": tensor for name, tensor in state.average.state_dict().items()}
+    if state.ema_model is not None:
+        tensors |= {f"average.{name}": tensor for name, tensor in state.ema_model.state_dict().items()}
     for index, slots in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in slots.items() if tensor is not None}
     if state.progress.steps:
@@ -103,10 +110,10 @@ def make_checkpoint(state: TrainState, identity: dict[str, Any], policy: DeviceP
 
 
 def restore(state: TrainState, checkpoint: Checkpoint | None, identity: dict[str, Any]) -> None:
-    """Put a checkpoint back in place; do nothing where there is none. Raises ConfigError for that of another run."""
+    """Restore a checkpoint; do nothing where there is none. Raises ConfigError for that of another run."""
     if checkpoint is None:
         return
-    # What a checkpoint of before does not tell of was then as it is by default now.
+    # Settings that an older checkpoint lacks had today's defaults.
     run = split_momentum(rename_section("training", checkpoint.facts["run"], ignore), ignore)
     before = to_mapping({**vars(TrainConfig()), **run})
     for key, value in identity.items():
@@ -117,9 +124,9 @@ def restore(state: TrainState, checkpoint: Checkpoint | None, identity: dict[str
         part, _, rest = name.partition(".")
         parts[part][rest] = tensor
     state.model.load_state_dict(parts["model"])
-    if state.average is not None:
-        state.average.load_state_dict(parts["average"])
-    restore_optimizer(state.optimizer, parts["optimizer"])
+    if state.ema_model is not None:
+        state.ema_model.load_state_dict(parts["average"])
+    _restore_optimizer(state.optimizer, parts["optimizer"])
     state.best_weights = clone(parts["best"])
     state.best_epoch = checkpoint.facts["best_epoch"]
     state.history = [EpochRow(**row) for row in checkpoint.facts["history"]]
@@ -131,14 +138,14 @@ def restore(state: TrainState, checkpoint: Checkpoint | None, identity: dict[str
     state.scaler.load_state_dict(checkpoint.facts["scaler"])
 
 
-def restore_optimizer(optimizer: Optimizer, tensors: _Weights) -> None:
-    """Put an optimizer's moments back, each laid out in memory as its parameter is."""
+def _restore_optimizer(optimizer: Optimizer, tensors: _Weights) -> None:
+    """Restore an optimizer's moments, each with its parameter's memory layout."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     slots: dict[int, _Weights] = {}
     for name, tensor in tensors.items():
         index, _, slot = name.partition(".")
         parameter = parameters[int(index)]
-        # Fused optimizers walk both as they lie in memory: another layout would pair up the wrong elements.
+        # Fused optimizers go through both in memory order: another layout would pair up the wrong elements.
         fitting = torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
         slots.setdefault(int(index), {})[slot] = fitting
     optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})

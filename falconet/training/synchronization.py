@@ -1,4 +1,4 @@
-"""Batch normalization over all of a batch, of which each of several processes has a part.
+"""Batch normalization over a whole batch whose parts are on several processes.
 
 Ioffe and Szegedy: Batch normalization. ICML, 2015, algorithm 1. torch's own SyncBatchNorm runs on GPUs alone and puts
 other modules into the network, in place of subclasses that do more, such as those that leave padding out. Here the
@@ -29,7 +29,7 @@ class SynchronizedParallel(DistributedDataParallel):
 
 
 class SynchronizedStatistics(TorchFunctionMode):
-    """While it is entered, `F.batch_norm` computes with what all processes of a group were given."""
+    """A mode in which `F.batch_norm` computes over the parts of all processes of a group."""
 
     def __init__(self, group: dist.ProcessGroup) -> None:
         super().__init__()
@@ -54,13 +54,13 @@ def normalize(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Float[Tensor, "part channels *positions"]:
-    """Return what `F.batch_norm` would for this process's part, were all parts of the group one batch.
+    """Return this process's part of `F.batch_norm` over the parts of all processes as one batch.
 
-    Parts may differ in size: each counts as often as it has values.
+    Parts may differ in size: each weighs as many values as it has.
     """
     if not training:
         return F.batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
-    mean, var, count = measure_all(x.detach(), group)
+    mean, var, count = _measure_all(x.detach(), group)
     if running_mean is not None and running_var is not None:
         running_mean.lerp_(mean, momentum)
         running_var.lerp_(var * (count / (count - 1)), momentum)
@@ -68,8 +68,8 @@ def normalize(
     return normalized
 
 
-def measure_all(x: Tensor, group: dist.ProcessGroup) -> tuple[Tensor, Tensor, float]:
-    """Return each channel's mean and variance over the parts of all processes, and over how many values they go."""
+def _measure_all(x: Tensor, group: dist.ProcessGroup) -> tuple[Tensor, Tensor, float]:
+    """Return each channel's mean and variance over the parts of all processes, and the number of values."""
     start = torch.zeros(2, x.shape[1], device=x.device)
     # In float64 the difference of two squares loses nothing that float32 has.
     mean, var = (own.double() for own in torch.batch_norm_update_stats(x, start[0], start[1], 1.0))

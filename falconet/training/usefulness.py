@@ -1,4 +1,4 @@
-"""Whether a trained model is of use: diagnoses from its answers to validation samples and from its data. No torch.
+"""Diagnoses of a model's usefulness, from validation predictions and data. Importing this does not import torch.
 
 A run may go well in every layer and end with a model that nobody should use: one that never names a class, or that is
 right no more often than a guess. Overall accuracy hides both where classes are uneven, so they are looked for here.
@@ -15,26 +15,26 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from falconet import metrics
-from falconet.training.diagnoses import WORSE_EPOCHS, Ailment, Diagnosis
+from falconet.training.diagnoses import WORSE_EPOCHS, Diagnosis, DiagnosisName
 
 _Baseline = Literal["majority", "linear"]
-BASELINES: dict[_Baseline, str] = {
+_BASELINES: dict[_Baseline, str] = {
     "majority": "always answering {subject}, the most frequent class in training",
     "linear": "a linear model of the same inputs",
 }
-"""What a model must beat to be of use, in words."""
+"""Baselines that a useful model must beat, in words, by name."""
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """From where on something is named."""
+    """A threshold of a diagnosis."""
 
     value: float
     meaning: str
     source: str
 
 
-THRESHOLDS: dict[Ailment, Threshold] = {
+THRESHOLDS: dict[DiagnosisName, Threshold] = {
     "class_without_recall": Threshold(
         5,
         "validation samples of a class of which none is found",
@@ -78,23 +78,23 @@ THRESHOLDS: dict[Ailment, Threshold] = {
         "noise. Proceedings of the IRE 37, 1949)",
     ),
 }
-"""Each diagnosis of a model's use, from where on it is made, and why there."""
+"""Thresholds of the diagnoses of a model's usefulness, with their sources."""
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a finished run came to, as far as its use is evaluated by it."""
+    """The outcome of a finished run, from which usefulness is diagnosed."""
 
     classes: Sequence[str]
     train_counts: Int64[np.ndarray, " classes"]
     """Training samples of each class."""
     labels: Int64[np.ndarray, " samples"]
-    """Of the validation samples, as positions in `classes`; so are the next."""
+    """Labels of the validation samples, as positions in `classes`, as `predicted` are."""
     predicted: Int64[np.ndarray, " samples"]
     epoch: int
-    """The one whose weights are kept, counted from 1."""
+    """Epoch whose weights are kept, counted from 1."""
     balanced: bool = False
-    """Whether training made up for imbalance, by weights of classes or by how samples were drawn."""
+    """Whether training corrected imbalance, by class weights or by a balanced sampler."""
     image_side: int | None = None
     """Pixels of the training images' longer side, by their median height and width; None: no images."""
     input_side: int | None = None
@@ -102,24 +102,24 @@ class Outcome:
 
     @property
     def majority(self) -> int:
-        """The class that is most frequent in training."""
+        """The class that is most frequent in training, as a position in `classes`."""
         return int(self.train_counts.argmax())
 
 
 def diagnose_outcome(outcome: Outcome) -> tuple[Diagnosis, ...]:
     """Return why a trained model may be of little use; nothing where there is no sign of it.
 
-    Beside `diagnose`, which looks at how it was trained. The thresholds are those of THRESHOLDS.
+    `diagnose` looks at how it was trained instead. The thresholds are those of THRESHOLDS.
     """
     right = outcome.predicted == outcome.labels
     baseline = outcome.labels == outcome.majority
     majority = outcome.classes[outcome.majority]
     found = (
         no_better_than("majority", baseline, right, subject=majority, epoch=outcome.epoch),
-        find_missed_classes(outcome),
-        find_low_recall(outcome),
-        find_imbalance(outcome),
-        find_shrunk_images(outcome),
+        _find_missed_classes(outcome),
+        _find_low_recall(outcome),
+        _find_imbalance(outcome),
+        _find_shrunk_images(outcome),
     )
     return tuple(diagnosis for diagnosis in found if diagnosis)
 
@@ -132,20 +132,20 @@ def no_better_than(
     subject: str = "",
     epoch: int = 1,
 ) -> Diagnosis | None:
-    """Return a diagnosis where a model's answers are not better than a baseline's by more than chance.
+    """Return a diagnosis where a model's predictions are not significantly better than a baseline's.
 
-    `baseline_right` and `right` say of the same validation samples whether each is answered right. By McNemar's exact
-    test, one-sided: of the samples that one alone answers right, the model would have as many or more in a fraction p
-    of cases if both were equally good. Of a model that is ahead there is nothing to say where the samples are so few
-    that a faultless one would not be shown to be better: None.
+    `baseline_right` and `right` mark the correct predictions on the same validation samples. The test is McNemar's,
+    exact and one-sided: of the samples that only one of both predicts correctly, the model would have as many or more
+    in a fraction p of cases if both were equally good. None too where the model is ahead, but samples are so few that
+    even a perfect one would not be significantly better.
     """
-    name: Ailment = f"no_better_than_{baseline}"  # type: ignore[assignment]
+    name: DiagnosisName = f"no_better_than_{baseline}"  # type: ignore[assignment]
     wins, losses = int((right & ~baseline_right).sum()), int((baseline_right & ~right).sum())
     chance = metrics.mcnemar_p_value(wins, losses, "greater")
     faultless = metrics.mcnemar_p_value(int((~baseline_right).sum()), 0, "greater")
     if chance < THRESHOLDS[name].value or (wins >= losses and faultless >= THRESHOLDS[name].value):
         return None
-    words = BASELINES[baseline].format(subject=subject)
+    words = _BASELINES[baseline].format(subject=subject)
     evidence = (
         f"Of {len(right):,} validation samples the model answers {right.mean():.1%} right, and {words}, "
         f"{baseline_right.mean():.1%}: {wins} are right with the model alone and {losses} without it alone, which is "
@@ -161,7 +161,7 @@ def no_better_than(
 
 
 def warn_useless(diagnoses: Sequence[Diagnosis]) -> str | None:
-    """Return a sentence for the end of a run whose model does not beat a guess by more than chance, else None."""
+    """Return a sentence for a run whose model is not significantly better than the majority class, else None."""
     for diagnosis in diagnoses:
         if diagnosis.name == "no_better_than_majority":
             return (
@@ -171,8 +171,12 @@ def warn_useless(diagnoses: Sequence[Diagnosis]) -> str | None:
     return None
 
 
-def find_missed_classes(outcome: Outcome) -> Diagnosis | None:
-    """Classes of which not one validation sample is found."""
+_LISTED = 5
+"""Classes that are named in one sentence."""
+
+
+def _find_missed_classes(outcome: Outcome) -> Diagnosis | None:
+    """Return the classes whose recall on validation samples is 0."""
     hits, counts = _count_hits(outcome)
     missed = np.flatnonzero((hits == 0) & (counts >= THRESHOLDS["class_without_recall"].value)).tolist()
     if not missed:
@@ -185,15 +189,11 @@ def find_missed_classes(outcome: Outcome) -> Diagnosis | None:
         answered = "; it is never answered"
     evidence = f"Not one validation sample was found of {', '.join(listed)}{more}{answered}."
     subject = outcome.classes[missed[0]] if len(missed) == 1 else ""
-    return Diagnosis("class_without_recall", subject, outcome.epoch, evidence, advise_balance(outcome))
+    return Diagnosis("class_without_recall", subject, outcome.epoch, evidence, _advise_balance(outcome))
 
 
-_LISTED = 5
-"""Classes that are named in one sentence."""
-
-
-def find_low_recall(outcome: Outcome) -> Diagnosis | None:
-    """The class that is found least of those that are found far less often than the others are."""
+def _find_low_recall(outcome: Outcome) -> Diagnosis | None:
+    """Return the class with the least recall of those with a far lower one than the others."""
     hits, counts = _count_hits(outcome)
     present = np.flatnonzero(counts).tolist()
     if len(present) < 2:
@@ -216,11 +216,11 @@ def find_low_recall(outcome: Outcome) -> Diagnosis | None:
         f"Of {counts[label]} validation samples of {outcome.classes[label]}, {recall:.1%} are found (95 %: {start:.1%} "
         f"to {end:.1%}), of all other classes {others:.1%}{more}."
     )
-    return Diagnosis("low_recall", outcome.classes[label], outcome.epoch, evidence, advise_balance(outcome))
+    return Diagnosis("low_recall", outcome.classes[label], outcome.epoch, evidence, _advise_balance(outcome))
 
 
-def find_imbalance(outcome: Outcome) -> Diagnosis | None:
-    """Classes of very different sizes, where training did not make up for it."""
+def _find_imbalance(outcome: Outcome) -> Diagnosis | None:
+    """Return classes of very different sizes, where training did not correct that."""
     smallest, largest = int(outcome.train_counts.argmin()), outcome.majority
     few, many = int(outcome.train_counts[smallest]), int(outcome.train_counts[largest])
     if outcome.balanced or not few or many < THRESHOLDS["imbalanced"].value * few:
@@ -239,8 +239,8 @@ def find_imbalance(outcome: Outcome) -> Diagnosis | None:
     return Diagnosis("imbalanced", outcome.classes[smallest], 0, evidence, remedy)
 
 
-def find_shrunk_images(outcome: Outcome) -> Diagnosis | None:
-    """Photographs of which the network sees a thumbnail."""
+def _find_shrunk_images(outcome: Outcome) -> Diagnosis | None:
+    """Return photographs that the network sees far smaller than they are."""
     side, seen = outcome.image_side, outcome.input_side
     if side is None or not seen or side < THRESHOLDS["shrunk_images"].value * seen:
         return None
@@ -253,13 +253,13 @@ def find_shrunk_images(outcome: Outcome) -> Diagnosis | None:
 
 
 def _count_hits(outcome: Outcome) -> tuple[Int64[np.ndarray, " classes"], Int64[np.ndarray, " classes"]]:
-    """Return of each class how many validation samples are found, and how many there are."""
+    """Return the numbers of correctly predicted validation samples and of all of them, by class."""
     size, right = len(outcome.classes), outcome.predicted == outcome.labels
     return np.bincount(outcome.labels[right], minlength=size), np.bincount(outcome.labels, minlength=size)
 
 
-def advise_balance(outcome: Outcome) -> str:
-    """Return what helps a class that is not found, as far as it was not done yet."""
+def _advise_balance(outcome: Outcome) -> str:
+    """Return remedies for a class with low recall that were not used yet."""
     if outcome.balanced:
         return "Get more samples of it, and look at what is predicted instead: `falconet evaluate` lists confusions."
     return "Train with --class-weights balanced, get more samples of it, and look at what is predicted instead."

@@ -12,7 +12,7 @@ from falconet.compression.session import RECIPES
 from falconet.errors import ConfigError
 from falconet.planning import expand_policy, list_recipes, load_recipe
 from falconet.schema import from_mapping
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 from falconet.training import TrainConfig
 
 
@@ -48,7 +48,7 @@ def test_a_budget_in_words() -> None:
 @pytest.mark.parametrize("name", list_recipes(RECIPES))
 def test_recipes_are_searches_and_say_what_they_reach(name: str) -> None:
     settings = load_recipe(name, RECIPES)
-    kind: Kind = "text" if "mask" in settings["augmentation"] else "image"
+    kind: ModalityName = "text" if "mask" in settings["augmentation"] else "image"
     augmentation = expand_policy(settings["augmentation"], kind)
     config = from_mapping(SearchConfig, {**settings, "augmentation": augmentation})
     assert config.training.epochs == TrainConfig().epochs, "the search says how long"

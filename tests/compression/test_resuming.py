@@ -200,7 +200,7 @@ def test_a_record_keeps_the_keys_of_the_first_edition(tmp_path: Path) -> None:
 def test_a_damaged_record_says_what_to_do(damage: str, tmp_path: Path) -> None:
     path = tmp_path / "search.json"
     path.write_text(damage)
-    with pytest.raises(ArtifactError, match=r"search\.json.*begin anew with --overwrite"):
+    with pytest.raises(ArtifactError, match=r"search\.json.*begin anew with if_exists='overwrite'"):
         _read_record(path, FACTS)
 
 

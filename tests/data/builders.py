@@ -16,7 +16,7 @@ from PIL import Image
 
 from falconet.data import Dataset, ImageArray, Split
 from falconet.data.dataset import SeriesArray, Texts, hash_arrays, hash_bytes
-from falconet.data.splits import mix
+from falconet.data.splits import hash_with_seed
 from falconet.errors import DataError
 
 
@@ -26,7 +26,9 @@ def make_split(
     """Return a split of arrays of noise; samples with equal `content` have equal pixels, None: all differ."""
     numbers = np.array(range(len(labels)) if content is None else content, dtype=np.uint64)
     places = numbers[:, None] << np.uint64(20) | np.arange(np.prod(size) * channels, dtype=np.uint64)
-    images = (mix(places.ravel(), seed=0) >> np.uint64(56)).astype(np.uint8).reshape(len(labels), *size, channels)
+    images = (
+        (hash_with_seed(places.ravel(), seed=0) >> np.uint64(56)).astype(np.uint8).reshape(len(labels), *size, channels)
+    )
     names = np.array([f"made[{index}]" for index in range(len(labels))])
     return Split(ImageArray(images, names), np.array(labels, dtype=np.int64), hash_arrays(images))
 

@@ -21,7 +21,7 @@ from falconet.data.series import series_dataset
 from falconet.data.sources import load_dataset
 from falconet.data.splits import DataConfig, complete_splits
 from falconet.errors import DataError
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 from tests.data.builders import to_idx, write_idx, write_mnist
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 5, 4), dtype=np.uint8)
@@ -316,7 +316,9 @@ def save_images(path: Path, **splits: np.ndarray) -> Path:
     return path
 
 
-def read_pixels(path: Path, kind: Kind | None = None, value_range: ValueRange | None = None) -> dict[str, np.ndarray]:
+def read_pixels(
+    path: Path, kind: ModalityName | None = None, value_range: ValueRange | None = None
+) -> dict[str, np.ndarray]:
     _, splits, _ = read_npz(path, path.name, kind, value_range=value_range)
     arrays = {name: [split.samples.read(index) for index in range(len(split))] for name, split in splits.items()}
     return {name: np.stack(images) for name, images in arrays.items()}
@@ -585,7 +587,7 @@ def all_equal(some: list[np.ndarray], others: list[np.ndarray]) -> bool:
     ],
 )
 def test_arrays_are_series_by_name_shape_or_setting(
-    names: tuple[str, str], array: np.ndarray, kind: Kind | None, found: Kind, tmp_path: Path
+    names: tuple[str, str], array: np.ndarray, kind: ModalityName | None, found: ModalityName, tmp_path: Path
 ) -> None:
     path = tmp_path / "mine.npz"
     np.savez(path, allow_pickle=False, **{names[0]: array, names[1]: LABELS})

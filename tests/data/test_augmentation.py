@@ -19,7 +19,7 @@ from falconet.data.augmentation import (
 )
 from falconet.errors import ConfigError, UnknownNameError
 from falconet.schema import from_mapping, read_value, to_mapping
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 
 EVERY = [(kind, name) for kind, policies in POLICIES.items() for name in policies]
 
@@ -80,7 +80,7 @@ def test_impossible_values_are_refused(config: type[Augmentation], values: dict[
 
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)
-def test_every_policy_is_found_and_survives_a_file(kind: Kind, name: str) -> None:
+def test_every_policy_is_found_and_survives_a_file(kind: ModalityName, name: str) -> None:
     policy = find_policy(kind, name)
     assert policy.kind == kind
     assert policy.active == (name != "none")
@@ -100,7 +100,7 @@ def test_settings_without_a_kind_are_those_of_images() -> None:
 
 
 @pytest.mark.parametrize(("kind", "name"), [("image", "lihgt"), ("series", "digits"), ("text", "trivial")])
-def test_an_unknown_policy_is_answered_with_those_of_its_kind(kind: Kind, name: str) -> None:
+def test_an_unknown_policy_is_answered_with_those_of_its_kind(kind: ModalityName, name: str) -> None:
     with pytest.raises(UnknownNameError, match=f"unknown augmentation policy '{name}'.*light"):
         find_policy(kind, name)
 

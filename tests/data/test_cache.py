@@ -27,7 +27,7 @@ from torch import Tensor
 
 from falconet.data import DataConfig, Split, Unreadable, cache
 from falconet.data.cache import PixelCache, _make_key, open_cache
-from falconet.data.preprocessing import Preprocess, load_prepared
+from falconet.data.preprocessing import ImagePreprocess, load_prepared
 from falconet.data.sources import read_source
 from falconet.errors import DataError, StorageError
 from falconet.spec import ImageSpec
@@ -68,7 +68,7 @@ def everything(pixels: PixelCache) -> Tensor:
 
 def expect(split: Split, spec: ImageSpec = SPEC) -> Tensor:
     """What the pixels of the readable samples should be, without a file in between."""
-    samples, preprocess = split.samples, Preprocess(spec)
+    samples, preprocess = split.samples, ImagePreprocess(spec)
     assert isinstance(samples, LoggedImages)
     unlogged = replace(samples, log=Path(os.devnull), pause=0.0)
     readable = [index for index, number in enumerate(samples.numbers) if number not in samples.bad]
@@ -108,7 +108,7 @@ def test_a_second_opening_decodes_nothing(spec: ImageSpec, log: Path) -> None:
     assert first.rows.tolist() == list(range(COUNT))
     assert torch.equal(everything(first), expect(split, spec))
     assert torch.equal(everything(second), expect(split, spec))
-    held, _ = load_prepared(split.samples, Preprocess(spec))
+    held, _ = load_prepared(split.samples, ImagePreprocess(spec))
     assert (everything(first).int() - held.int()).abs().max() <= 1
 
 

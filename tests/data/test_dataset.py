@@ -26,7 +26,9 @@ def image_files(root: Path, count: int) -> ImageFiles:
 
 def test_a_split_is_found_by_name() -> None:
     dataset = make_dataset(train=make_split([0, 1]), test=make_split([1]))
-    assert dataset.split("test") is dataset.splits["test"]
+    found = dataset.split("test")
+    assert found.samples is dataset.splits["test"].samples
+    assert (found.name, found.owner) == ("test", dataset)
 
 
 def test_all_splits_join_in_order() -> None:
@@ -97,7 +99,7 @@ def test_the_fingerprint_does_not_see_order(order: list[int]) -> None:
 def test_the_fingerprint_does_not_see_made_splits() -> None:
     split = make_split([0, 0, 1, 1])
     parts = {"train": split.take(np.array([0, 3])), "val": split.take(np.array([1])), "test": split.take(np.array([2]))}
-    made = replace(make_dataset(**parts), made=frozenset({"val", "test"}))
+    made = replace(make_dataset(**parts), made_splits=frozenset({"val", "test"}))
     assert made.fingerprint == make_dataset(train=split).fingerprint
     assert make_dataset(**parts).fingerprint != made.fingerprint
 

@@ -18,7 +18,7 @@ CONTENT = b"text\nplum and pear\n"
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers as each path says."""
+    """SplitLogits as each path says."""
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]

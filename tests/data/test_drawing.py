@@ -20,7 +20,7 @@ from falconet.data.drawing import (
     shorten,
     write_figure,
 )
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 
 
 @given(st.text(), st.integers(4, 40))
@@ -88,7 +88,7 @@ def test_every_channel_is_drawn_over_seconds() -> None:
         ("да \x00 \ud800 e\u0301", "text", ["да ? ? e\u0301"]),
     ],
 )
-def test_any_sample_can_be_drawn(sample: object, kind: Kind, words: list[str | int], tmp_path: Path) -> None:
+def test_any_sample_can_be_drawn(sample: object, kind: ModalityName, words: list[str | int], tmp_path: Path) -> None:
     figure = Figure(figsize=(2, 1))
     axes = figure.add_axes((0.1, 0.1, 0.8, 0.8))
     draw_sample(axes, sample, kind)

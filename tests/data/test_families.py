@@ -13,7 +13,7 @@ from sklearn.datasets import load_sample_images
 
 from falconet.artifact import DataOrigin
 from falconet.data import DataConfig, Dataset, load_dataset
-from falconet.data.families import _FEW, Families, find_families
+from falconet.data.families import _FEW, DuplicateClusters, find_duplicate_clusters
 from falconet.data.splits import complete_splits
 from falconet.schema import from_mapping
 from falconet.storage import cache_folder
@@ -126,7 +126,7 @@ def test_the_order_of_samples_does_not_count(photos: tuple[Path, list[tuple[str,
     everything = dataset.split("all")
     order = np.random.default_rng(1).permutation(len(everything))
     found = [
-        find_families(replace(dataset, splits={"train": everything.take(rows)})).name(everything.hashes)
+        find_duplicate_clusters(replace(dataset, splits={"train": everything.take(rows)})).name(everything.hashes)
         for rows in (np.arange(len(order)), order)
     ]
     assert found[0].tolist() == found[1].tolist()
@@ -184,9 +184,9 @@ def test_a_large_source_is_not_looked_through(
 def test_a_source_of_many_values_is_not_looked_through(monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = make_dataset(train=make_split([0, 1] * 10))
     monkeypatch.setattr("falconet.data.families._MAX_VALUES", 20 * 16)
-    assert find_families(dataset).complete
+    assert find_duplicate_clusters(dataset).complete
     monkeypatch.setattr("falconet.data.families._MAX_VALUES", 20 * 16 - 1)
-    assert not find_families(dataset).complete
+    assert not find_duplicate_clusters(dataset).complete
 
 
 def test_what_was_found_is_kept_and_damage_is_mended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -194,22 +194,22 @@ def test_what_was_found_is_kept_and_damage_is_mended(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("falconet.data.families._FEW", _FEW)
     texts = [f"number {index}" for index in range(_FEW)]
     dataset = make_text_dataset(train=[*texts, "NUMBER 7"])
-    pair = find_families(dataset).pairs
+    pair = find_duplicate_clusters(dataset).pairs
     assert len(pair) == 1
     (kept,) = cache_folder().iterdir()
     with monkeypatch.context() as patch:
         patch.setattr("falconet.data.families.survey", None)
-        assert find_families(dataset).pairs.tolist() == pair.tolist()
+        assert find_duplicate_clusters(dataset).pairs.tolist() == pair.tolist()
     content = bytearray(kept.read_bytes())
     content[-9] ^= 1
     kept.write_bytes(content)
-    assert find_families(dataset).pairs.tolist() == pair.tolist()
-    assert find_families(make_text_dataset(train=[*texts, "NUMBER 7", "other"])).pairs.shape == (1, 2)
+    assert find_duplicate_clusters(dataset).pairs.tolist() == pair.tolist()
+    assert find_duplicate_clusters(make_text_dataset(train=[*texts, "NUMBER 7", "other"])).pairs.shape == (1, 2)
     assert len(list(cache_folder().iterdir())) == 2
 
 
 def test_families_are_named_by_their_lowest_member() -> None:
-    families = Families(np.array([3, 5, 8, 9], dtype=np.uint64), np.array([[2, 1], [3, 2]]))
+    families = DuplicateClusters(np.array([3, 5, 8, 9], dtype=np.uint64), np.array([[2, 1], [3, 2]]))
     assert families.name(np.array([9, 3, 8, 5, 9], dtype=np.uint64)).tolist() == [5, 3, 5, 5, 5]
 
 

@@ -22,8 +22,8 @@ from falconet.data.dataset import Unreadable
 from falconet.data.files import (
     OUTSIDE,
     ListedFile,
+    adapt_samples,
     check_inside,
-    fit_recordings,
     guess_kind,
     open_files,
     read_files,
@@ -33,7 +33,7 @@ from falconet.data.files import (
 from falconet.data.wav import WavFiles
 from falconet.errors import ConfigError, DataError, PathError
 from falconet.predictions import find_files, rank_samples
-from falconet.spec import ImageSpec, Kind, SeriesSpec, TextSpec
+from falconet.spec import ImageSpec, ModalityName, SeriesSpec, TextSpec
 from tests.conftest import FolderMaker
 from tests.data.builders import encode
 
@@ -194,7 +194,7 @@ def test_a_folder_without_classes_says_what_it_holds(files: list[str], message: 
 
 @pytest.mark.parametrize(("kind", "word"), [("series", "recordings"), ("text", "texts")])
 def test_a_folder_without_samples_of_the_kind_that_was_asked_for(
-    kind: Kind, word: str, make_folder: FolderMaker
+    kind: ModalityName, word: str, make_folder: FolderMaker
 ) -> None:
     with pytest.raises(DataError, match=f"one subfolder of {word} for each class, found 2 subfolders and no {word}"):
         read_folder(make_folder(count=1), DataConfig(kind=kind))
@@ -271,7 +271,7 @@ def test_a_class_without_readable_files_stays_a_class(make_folder: FolderMaker) 
         ([], "image"),
     ],
 )
-def test_the_kind_is_that_of_most_files(names: list[str], kind: Kind) -> None:
+def test_the_kind_is_that_of_most_files(names: list[str], kind: ModalityName) -> None:
     assert guess_kind(names) == kind
 
 
@@ -303,7 +303,9 @@ def test_of_mixed_files_most_win(mixed: Path) -> None:
     ("kind", "count", "size", "rate"),
     [("image", 2, (16, 20), None), ("series", 4, (50,), 8000), ("text", 6, (10,), None)],
 )
-def test_the_kind_can_be_forced(kind: Kind, count: int, size: tuple[int, ...], rate: int | None, mixed: Path) -> None:
+def test_the_kind_can_be_forced(
+    kind: ModalityName, count: int, size: tuple[int, ...], rate: int | None, mixed: Path
+) -> None:
     dataset = read_folder(mixed, DataConfig(kind=kind))
     assert (dataset.kind, len(dataset.splits["train"]), dataset.size, dataset.rate) == (kind, count, size, rate)
 
@@ -801,4 +803,4 @@ def test_a_model_reads_pictures_in_its_own_range(tmp_path: Path) -> None:
     # A dark source is not stretched: it is read as the model's own was.
     dark = load_dataset(write_twelve_bits(tmp_path / "dark", 900))
     assert dark.value_range == (0.0, 1023.0)
-    assert fit_recordings(dark.splits["test"].samples, spec).read(0).max() <= round(900 / 4095 * 255)
+    assert adapt_samples(dark.splits["test"].samples, spec).read(0).max() <= round(900 / 4095 * 255)

@@ -7,7 +7,7 @@ import pytest
 import sklearn.model_selection
 
 from falconet import load_dataset
-from falconet.data.splits import deal, fold_dataset
+from falconet.data.splits import assign_group_folds, fold_dataset
 from falconet.errors import DataError
 
 
@@ -38,7 +38,7 @@ def test_folds_are_stratified_as_those_of_scikit_learn() -> None:
 def test_groups_stay_in_one_fold() -> None:
     groups = np.repeat(np.arange(12, dtype=np.uint64), 5)
     labels = np.tile(np.array([0, 1, 1, 0, 1]), 12)
-    folds = deal(groups, labels, 3)
+    folds = assign_group_folds(groups, labels, 3)
     assert all(len(np.unique(folds[groups == group])) == 1 for group in range(12))
     assert np.bincount(folds).tolist() == [20, 20, 20]
 

@@ -385,7 +385,7 @@ def test_metadata_of_megabytes_do_not_spoil_the_pixels(name: bytes, behind: bool
     place = content.index(b"IEND") - 4 if behind else 33
     content = content[:place] + text + content[place:]
     assert np.array_equal(decode_image(content), NOISE)
-    assert inspect_image(content) == images.ImageFacts(20, 30, 3)
+    assert inspect_image(content) == images.ImageInfo(20, 30, 3)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
@@ -396,7 +396,7 @@ def test_an_odd_orientation_does_not_spoil_the_pixels(kind: str, value: object) 
     exif = b"Exif\0\0II*\0" + struct.pack("<IHHHI", 8, 1, 0x0112, 2 if text else 3, 3 if text else len(values))
     content = encode(Image.fromarray(NOISE), kind, exif=exif + cells + bytes(4))
     assert decode_image(content).shape == (20, 30, 3)
-    assert inspect_image(content) == images.ImageFacts(20, 30, 3)
+    assert inspect_image(content) == images.ImageInfo(20, 30, 3)
 
 
 @pytest.mark.parametrize(
@@ -416,7 +416,7 @@ def test_what_pillow_warns_of_is_not_the_users_concern() -> None:
         assert [str(item.message)[:17] for item in caught] == ["Corrupt EXIF data"]
         caught.clear()
         for _ in range(2):
-            assert inspect_image(corrupt) == images.ImageFacts(20, 30, 3)
+            assert inspect_image(corrupt) == images.ImageInfo(20, 30, 3)
             assert decode_image(corrupt).shape == (20, 30, 3)
         assert not caught
         warnings.warn("of somebody else", UserWarning, stacklevel=1)

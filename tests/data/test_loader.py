@@ -40,7 +40,7 @@ from falconet.data.loader import (
     measure_inputs,
     measure_pixels,
 )
-from falconet.data.preprocessing import Preprocess, create_preprocess
+from falconet.data.preprocessing import ImagePreprocess, create_preprocess
 from falconet.data.series import measure_series
 from falconet.data.texts import train_tokenizer
 from falconet.errors import ConfigError, DataError
@@ -58,14 +58,14 @@ def make_loader(count: int = 23, batch_size: int = 5, **options: Any) -> Loader:
     """Every pixel of sample k is k, and so is its label: what is fed tells where it came from."""
     labels = torch.arange(count)
     pixels = labels.to(torch.uint8).view(-1, 1, 1, 1).repeat(1, 1, 6, 6)
-    return Loader(pixels, labels, Preprocess(SPEC), batch_size, **options)
+    return Loader(pixels, labels, ImagePreprocess(SPEC), batch_size, **options)
 
 
 def noisy_loader(count: int = 23, batch_size: int = 5, **options: Any) -> Loader:
     """Images of noise, whose labels are their positions, shuffled and distorted."""
     pixels = torch.randint(0, 256, (count, 1, 6, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     options = {"augmentation": DIGITS, "sampler": "shuffle", **options}
-    return Loader(pixels, torch.arange(count), Preprocess(SPEC), batch_size, **options)
+    return Loader(pixels, torch.arange(count), ImagePreprocess(SPEC), batch_size, **options)
 
 
 def join(batches: list[Batch]) -> tuple[Tensor, Tensor]:
@@ -183,7 +183,7 @@ def test_batches_and_ranks_share_no_distortion() -> None:
     distortion = ImageAugmentation(rotate=90)
     seen = set()
     for rank in range(2):
-        loader = Loader(pixels, torch.arange(24), Preprocess(SPEC), 3, distortion, rank=rank, world_size=2)
+        loader = Loader(pixels, torch.arange(24), ImagePreprocess(SPEC), 3, distortion, rank=rank, world_size=2)
         seen |= {image.numpy().tobytes() for images, _ in loader.epoch(1) for image in images}
     assert len(seen) == 24
 
@@ -251,7 +251,9 @@ def test_a_loader_is_a_value() -> None:
 def test_batches_are_float_and_channels_last(augmentation: Augmentation | None) -> None:
     pixels = torch.zeros((4, 3, 6, 6), dtype=torch.uint8)
     spec = ImageSpec((3, 6, 6), mean=(0.0,) * 3, std=(1.0,) * 3)
-    for images, labels in Loader(pixels, torch.zeros(4, dtype=torch.int64), Preprocess(spec), 3, augmentation).epoch(1):
+    for images, labels in Loader(
+        pixels, torch.zeros(4, dtype=torch.int64), ImagePreprocess(spec), 3, augmentation
+    ).epoch(1):
         assert images.dtype == torch.float32
         assert labels.dtype == (torch.float32 if augmentation is MIXING else torch.int64)
         assert images.is_contiguous(memory_format=torch.channels_last)
@@ -285,7 +287,7 @@ def test_images_are_mixed_in_the_measure_of_their_labels() -> None:
     spec = ImageSpec((1, 20, 20), mean=(0.0,), std=(1.0,))
     labels = torch.arange(40) % 2
     pixels = (255 * labels).to(torch.uint8).view(-1, 1, 1, 1).repeat(1, 1, 20, 20)
-    images, shares = join(list(Loader(pixels, labels, Preprocess(spec), 10, MIXING).epoch(1)))
+    images, shares = join(list(Loader(pixels, labels, ImagePreprocess(spec), 10, MIXING).epoch(1)))
     torch.testing.assert_close(images.mean(dim=(1, 2, 3)), shares[:, 1], atol=1e-5, rtol=0)
     assert ((shares > 0.01) & (shares < 0.99)).any()
 
@@ -478,7 +480,7 @@ def test_pixels_on_disk_are_fed_like_pixels_in_memory(tmp_path: Path) -> None:
     held = loaded.inputs.take(torch.arange(28))
     labels = torch.from_numpy(loaded.split.labels)
     loaders = [
-        Loader(inputs, labels, Preprocess(SPEC), 5, DIGITS, "shuffle", seed=3) for inputs in (loaded.inputs, held)
+        Loader(inputs, labels, ImagePreprocess(SPEC), 5, DIGITS, "shuffle", seed=3) for inputs in (loaded.inputs, held)
     ]
     assert equal(list(loaders[0].epoch(2)), list(loaders[1].epoch(2)))
     assert measure_inputs(loaded.inputs, SPEC) == measure_inputs(held, SPEC)
@@ -498,7 +500,7 @@ def test_files_that_turn_out_damaged_are_left_out(make_folder: FolderMaker) -> N
     assert sum(len(part.split) for part in parts) == 12
     for part in parts:
         assert len(part.inputs) == len(part.split) == len(part.split.samples)
-        loader = Loader(part.inputs, torch.from_numpy(part.split.labels), Preprocess(spec), 4)
+        loader = Loader(part.inputs, torch.from_numpy(part.split.labels), ImagePreprocess(spec), 4)
         images, labels = join(list(loader.epoch(1)))
         # The light ones are above the middle, the dark ones below.
         assert ((images.mean(dim=(1, 2, 3)) > 0).long() == labels).all()
@@ -572,7 +574,7 @@ def test_constant_pixels_can_be_divided_by_their_deviation() -> None:
 def test_measured_pixels_normalize_their_source() -> None:
     raw = torch.from_numpy(np.array(Image.effect_noise((40, 30), 60)))[None, ..., None]
     means, deviations = measure_pixels(raw.permute(0, 3, 1, 2))
-    x = Preprocess(ImageSpec((1, 30, 40), mean=means, std=deviations))(raw)
+    x = ImagePreprocess(ImageSpec((1, 30, 40), mean=means, std=deviations))(raw)
     assert float(x.mean()) == pytest.approx(0, abs=1e-5)
     assert float(x.std(correction=0)) == pytest.approx(1, abs=1e-5)
 

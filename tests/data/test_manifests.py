@@ -84,7 +84,7 @@ def test_folder_of_split_tables(tmp_path: Path, suffix: str) -> None:
     assert dataset.ignored == {".json": 1, ".md": 1}
     assert (dataset.source, dataset.channels, dataset.size) == (str(folder), 1, (27,))
     completed = complete_splits(dataset, DataConfig())
-    assert completed.made == {"val"}
+    assert completed.made_splits == {"val"}
 
 
 @pytest.mark.slow

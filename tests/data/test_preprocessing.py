@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as reference
 from falconet.data import ImageArray, ImageFiles, Texts, load_dataset
 from falconet.data.preprocessing import (
     AnyPreprocess,
-    Preprocess,
+    ImagePreprocess,
     SeriesPreprocess,
     TextPreprocess,
     create_preprocess,
@@ -24,7 +24,7 @@ from falconet.data.preprocessing import (
     scale_image,
     strip_name,
 )
-from falconet.data.series import fit_series
+from falconet.data.series import pad_or_resample
 from falconet.data.texts import train_tokenizer
 from falconet.errors import DataError
 from falconet.spec import ImageSpec, SeriesSpec, TextSpec
@@ -56,7 +56,7 @@ def evaluated(images: torch.Tensor, wanted: ImageSpec) -> torch.Tensor:
 @pytest.mark.parametrize(("found", "wanted"), [(1, 1), (3, 3), (3, 1), (1, 3)])
 def test_preprocessing_is_that_of_torchvision(found: int, wanted: int, size: tuple[int, int], margin: int) -> None:
     images, target = noise(2, *size, found), spec(wanted, 24, 20, margin)
-    x = Preprocess(target)(images)
+    x = ImagePreprocess(target)(images)
     assert x.shape == (2, wanted, 24, 20)
     assert x.dtype == torch.float32
     # Torchvision rounds the luma weights to four digits; ours are BT.601's.
@@ -76,7 +76,7 @@ def test_cropping_is_that_of_torchvision(size: tuple[int, int], wanted: tuple[in
     x = reference.resize(
         reference.to_dtype(images.permute(0, 3, 1, 2), torch.float32, scale=True), covering, antialias=True
     )
-    found = Preprocess(keep_proportions("crop", *wanted))(images)
+    found = ImagePreprocess(keep_proportions("crop", *wanted))(images)
     torch.testing.assert_close(found, reference.center_crop(x, list(wanted)), atol=1e-5, rtol=0)
 
 
@@ -85,7 +85,7 @@ def test_cropping_is_that_of_torchvision(size: tuple[int, int], wanted: tuple[in
 def test_padding_is_that_of_pillow(size: tuple[int, int], wanted: tuple[int, int]) -> None:
     image = noise(1, *size, 3)
     picture = ImageOps.pad(Image.fromarray(image[0].numpy()), wanted[::-1], Image.Resampling.BILINEAR)
-    found = Preprocess(keep_proportions("pad", *wanted))(image)[0].permute(1, 2, 0)
+    found = ImagePreprocess(keep_proportions("pad", *wanted))(image)[0].permute(1, 2, 0)
     # Pillow rounds to a gray level after each side.
     np.testing.assert_allclose(255 * found.numpy(), np.asarray(picture), atol=1.01)
 
@@ -93,20 +93,20 @@ def test_padding_is_that_of_pillow(size: tuple[int, int], wanted: tuple[int, int
 @pytest.mark.parametrize("mode", ["crop", "pad"])
 def test_images_of_the_models_proportions_are_scaled_alike_in_all_ways(mode: Literal["crop", "pad"]) -> None:
     images = noise(2, 60, 50, 3)
-    stretched = Preprocess(replace(keep_proportions(mode, 24, 20), resize_mode="stretch"))(images)
-    torch.testing.assert_close(Preprocess(keep_proportions(mode, 24, 20))(images), stretched, atol=1e-6, rtol=0)
+    stretched = ImagePreprocess(replace(keep_proportions(mode, 24, 20), resize_mode="stretch"))(images)
+    torch.testing.assert_close(ImagePreprocess(keep_proportions(mode, 24, 20))(images), stretched, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("mode", ["crop", "pad"])
 @pytest.mark.parametrize("size", [(40, 90), (90, 40), (9, 30)])
 def test_8_bits_keep_proportions_within_a_gray_level(mode: Literal["crop", "pad"], size: tuple[int, int]) -> None:
-    image, preprocess = noise(1, *size, 3), Preprocess(keep_proportions(mode, 24, 20))
+    image, preprocess = noise(1, *size, 3), ImagePreprocess(keep_proportions(mode, 24, 20))
     assert (preprocess.scale_bytes(image) - 255 * preprocess.scale(image)).abs().max() <= 1.01
 
 
 def test_the_middle_of_a_long_line_costs_little() -> None:
     line = torch.arange(300_000).remainder(256).to(torch.uint8).view(1, 1, -1, 1).expand(-1, -1, -1, 3)
-    middle = Preprocess(keep_proportions("crop", 64, 64)).scale(line.contiguous())
+    middle = ImagePreprocess(keep_proportions("crop", 64, 64)).scale(line.contiguous())
     # Enlarged 64 times, and cut to the width of one pixel.
     assert middle.shape == (1, 3, 64, 64)
     assert np.ptp(255 * middle.numpy()) <= 1.5
@@ -115,26 +115,26 @@ def test_the_middle_of_a_long_line_costs_little() -> None:
 
 def test_luma_is_that_of_bt_601() -> None:
     primaries = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]], dtype=torch.uint8)
-    gray = Preprocess(spec(1, 4, 4)).scale(primaries.view(4, 1, 1, 3).expand(-1, 4, 4, -1))
+    gray = ImagePreprocess(spec(1, 4, 4)).scale(primaries.view(4, 1, 1, 3).expand(-1, 4, 4, -1))
     torch.testing.assert_close(gray[:, 0, 0, 0], torch.tensor([0.299, 0.587, 0.114, 1.0]))
 
 
 def test_images_of_the_right_size_are_only_normalized() -> None:
     images = noise(3, 24, 20, 3)
-    x = Preprocess(spec(3, 24, 20))(images)
+    x = ImagePreprocess(spec(3, 24, 20))(images)
     mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.4])
     torch.testing.assert_close(x, ((images / 255 - mean) / std).permute(0, 3, 1, 2))
 
 
 def test_scaled_pixels_stay_in_range() -> None:
     images = 255 * (noise(4, 31, 17, 3) > 127).to(torch.uint8)
-    x = Preprocess(spec(1, 40, 12, margin=2)).scale(images)
+    x = ImagePreprocess(spec(1, 40, 12, margin=2)).scale(images)
     assert x.min() >= 0
     assert x.max() <= 1 + 1e-6
 
 
 def test_the_margin_repeats_the_border() -> None:
-    x = Preprocess(spec(1, 8, 8, margin=2)).scale(noise(1, 4, 4, 1))[0, 0]
+    x = ImagePreprocess(spec(1, 8, 8, margin=2)).scale(noise(1, 4, 4, 1))[0, 0]
     assert (x[:2] == x[2]).all()
     assert (x[-2:] == x[-3]).all()
     assert (x[:, :2] == x[:, 2:3]).all()
@@ -142,7 +142,7 @@ def test_the_margin_repeats_the_border() -> None:
 
 
 def test_images_of_many_sizes_become_one_batch() -> None:
-    preprocess = Preprocess(spec(3, 8, 8))
+    preprocess = ImagePreprocess(spec(3, 8, 8))
     images = [noise(9, 7, 3).numpy(), noise(20, 30, 1).numpy()]
     batch = torch.cat([scale_image(image, preprocess) for image in images])
     assert batch.shape == (2, 3, 8, 8)
@@ -155,7 +155,7 @@ def test_files_and_arrays_are_scaled_alike(batch_size: int, make_folder: FolderM
     files = load_dataset(make_folder(count=5)).split("all").samples
     assert isinstance(files, ImageFiles)
     arrays = ImageArray(np.stack([files.read(index) for index in range(10)]), np.array(files.paths))
-    preprocess = Preprocess(spec(3, 12, 12))
+    preprocess = ImagePreprocess(spec(3, 12, 12))
     from_files, from_arrays = (
         [batch.inputs for batch in iterate_prepared(samples, preprocess, batch_size)] for samples in (files, arrays)
     )
@@ -169,7 +169,7 @@ def test_files_and_arrays_are_scaled_alike(batch_size: int, make_folder: FolderM
 def test_images_are_held_rounded_once() -> None:
     images = noise(600, 9, 7, 1)
     samples = ImageArray(images.numpy(), np.array([str(index) for index in range(600)]))
-    preprocess = Preprocess(spec(1, 6, 6))
+    preprocess = ImagePreprocess(spec(1, 6, 6))
     held, unreadable = load_prepared(samples, preprocess)
     assert (held.shape, held.dtype, unreadable) == ((600, 1, 6, 6), torch.uint8, {})
     assert (held.float() / 255 - preprocess.scale(images)).abs().max() <= 0.5 / 255 + 1e-6
@@ -178,13 +178,13 @@ def test_images_are_held_rounded_once() -> None:
 def test_images_at_size_are_held_as_they_are() -> None:
     images = noise(5, 6, 6, 3)
     samples = ImageArray(images.numpy(), np.array(list("abcde")))
-    assert torch.equal(load_prepared(samples, Preprocess(spec(3, 6, 6)))[0], images.permute(0, 3, 1, 2))
+    assert torch.equal(load_prepared(samples, ImagePreprocess(spec(3, 6, 6)))[0], images.permute(0, 3, 1, 2))
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
 def test_unreadable_samples_are_told_by_position(batch_size: int, tmp_path: Path) -> None:
     samples = LoggedImages(range(20, 30), tmp_path / "log", bad=frozenset({20, 21, 25}))
-    preprocess = Preprocess(spec(1, 6, 6))
+    preprocess = ImagePreprocess(spec(1, 6, 6))
     batches = list(iterate_prepared(samples, preprocess, batch_size))
     reasons = {index: reason for batch in batches for index, reason in batch.unreadable.items()}
     assert reasons == dict.fromkeys((0, 1, 5), "damaged image: cut off")
@@ -197,7 +197,7 @@ def test_unreadable_samples_are_told_by_position(batch_size: int, tmp_path: Path
 
 def test_unreadable_samples_of_all_batches_are_told(tmp_path: Path) -> None:
     samples = LoggedImages(range(600), tmp_path / "log", bad=frozenset({1, 2, 599}))
-    held, unreadable = load_prepared(samples, Preprocess(spec(1, 2, 2)))
+    held, unreadable = load_prepared(samples, ImagePreprocess(spec(1, 2, 2)))
     assert (list(unreadable), len(held)) == ([1, 2, 599], 597)
 
 
@@ -206,7 +206,7 @@ def test_where_nothing_can_be_held_the_first_reason_is_told(tmp_path: Path) -> N
     with pytest.raises(
         DataError, match=r"none of 2 samples can be read; the first: noise/4\.png \(damaged image: cut off\)"
     ):
-        load_prepared(samples, Preprocess(spec(1, 6, 6)))
+        load_prepared(samples, ImagePreprocess(spec(1, 6, 6)))
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_scaling_in_bytes_is_within_a_gray_level(
     size: tuple[int, int], wanted: tuple[int, int], channels: tuple[int, int], margin: int
 ) -> None:
     height, width = (side + 2 * margin for side in wanted)
-    preprocess = Preprocess(spec(channels[1], height, width, margin))
+    preprocess = ImagePreprocess(spec(channels[1], height, width, margin))
     image = noise(1, *size, channels[0])
     scaled = preprocess.scale_bytes(image)
     exact = preprocess.scale(image)
@@ -252,7 +252,7 @@ def test_series_are_fitted_then_normalized(fit: Literal["pad", "resample"]) -> N
     assert isinstance(preprocess, SeriesPreprocess)
     held, unreadable = load_prepared(split.samples, preprocess)
     assert (held.dtype, unreadable) == (torch.float32, {})
-    fitted = np.stack([fit_series(split.samples.read(index), wanted) for index in range(3)])
+    fitted = np.stack([pad_or_resample(split.samples.read(index), wanted) for index in range(3)])
     assert np.array_equal(held.numpy(), fitted, equal_nan=True)
     assert held.isnan().sum() == (2 * 3 if fit == "pad" else 0)
     expected = (fitted - np.array([[1], [-2]])) / np.array([[2], [0.5]])

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import signal
 
-from falconet.data.series import count_steps, fill_missing, fit_series, measure_series, pack_series, resample, stretch
+from falconet.data.series import (
+    count_steps,
+    fill_missing,
+    measure_series,
+    pack_series,
+    pad_or_resample,
+    resample,
+    stretch,
+)
 from falconet.errors import DataError
 from falconet.spec import SeriesSpec
 from tests.data.builders import noise, series_of
@@ -129,14 +137,14 @@ def make_spec(channels: int, steps: int, fit: str) -> SeriesSpec:
     ],
 )
 def test_series_are_fitted_to_the_steps_of_a_model(row: list[float], fit: str, expected: list[float]) -> None:
-    fitted = fit_series(series_of(row), make_spec(1, 4, fit))
+    fitted = pad_or_resample(series_of(row), make_spec(1, 4, fit))
     assert fitted.dtype == np.float32
     assert np.allclose(fitted, [expected], equal_nan=True)
 
 
 def test_steps_count_as_long_as_any_channel_has_a_value() -> None:
     series = series_of([1, NAN, NAN, NAN], [NAN, 2, 3, NAN])
-    fitted = fit_series(series, make_spec(2, 4, "pad"))
+    fitted = pad_or_resample(series, make_spec(2, 4, "pad"))
     assert np.array_equal(fitted, series_of([1, 1, 1, NAN], [2, 2, 3, NAN]), equal_nan=True)
     assert count_steps(np.stack([series, np.full_like(series, NAN)])).tolist() == [3, 0]
 
@@ -144,10 +152,10 @@ def test_steps_count_as_long_as_any_channel_has_a_value() -> None:
 @pytest.mark.parametrize("fit", ["pad", "resample"])
 def test_series_that_do_not_fit_are_refused(fit: str) -> None:
     with pytest.raises(DataError, match="wanted a series of 2 channels, found 1"):
-        fit_series(series_of([1, 2]), make_spec(2, 4, fit))
+        pad_or_resample(series_of([1, 2]), make_spec(2, 4, fit))
     for empty in (series_of([]), series_of([NAN, NAN])):
         with pytest.raises(DataError, match="no values"):
-            fit_series(empty, make_spec(1, 4, fit))
+            pad_or_resample(empty, make_spec(1, 4, fit))
 
 
 @settings(deadline=None, max_examples=60)

@@ -17,7 +17,7 @@ from falconet.data.dataset import sort_classes
 from falconet.data.sources import find_data_root, read_dataset, read_source
 from falconet.data.ts import read_ts
 from falconet.errors import DataError, PathError, UnknownNameError
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 from tests.conftest import FolderMaker
 from tests.data.builders import encode, make_dataset, make_split, write_mnist
 
@@ -103,14 +103,14 @@ def make_texts(root: Path) -> Path:
     ],
 )
 def test_every_kind_of_source_is_read_and_split(
-    make: object, kind: Kind, own: set[str], count: int, tmp_path: Path
+    make: object, kind: ModalityName, own: set[str], count: int, tmp_path: Path
 ) -> None:
     assert callable(make)
     source = make(tmp_path)
     dataset = load_dataset(source)
     assert (dataset.source, dataset.kind) == (str(source), kind)
     assert list(dataset.splits) == ["train", "val", "test"]
-    assert set(dataset.splits) - dataset.made == own
+    assert set(dataset.splits) - dataset.made_splits == own
     assert len(dataset.split("all")) == count
     assert len({dataset.split("all").samples.name(index) for index in range(count)}) == count
     assert set(read_source(str(source), tmp_path, DataConfig()).splits) == own
@@ -119,12 +119,12 @@ def test_every_kind_of_source_is_read_and_split(
 def test_digits_come_with_the_package() -> None:
     dataset = load_dataset("digits")
     assert (len(dataset.split("all")), dataset.classes, dataset.size) == (1797, tuple("0123456789"), (8, 8))
-    assert dataset.made == {"train", "val", "test"} - {"train"}
+    assert dataset.made_splits == {"train", "val", "test"} - {"train"}
 
 
 def test_a_folder_is_a_source(make_folder: FolderMaker) -> None:
     dataset = load_dataset(make_folder(count=10, splits=("train", "dev")))
-    assert dataset.made == {"test"}
+    assert dataset.made_splits == {"test"}
     assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 16, "val": 20, "test": 4}
 
 

@@ -12,8 +12,15 @@ from hypothesis import strategies as st
 
 from falconet.data import Columns, DataConfig, Dataset, ImageArray, Split
 from falconet.data.dataset import hash_arrays
-from falconet.data.families import Families
-from falconet.data.splits import _choose_stratified, _unite, choose_families, choose_groups, complete_splits, mix
+from falconet.data.families import DuplicateClusters
+from falconet.data.splits import (
+    _choose_stratified,
+    _unite,
+    choose_families,
+    choose_groups,
+    complete_splits,
+    hash_with_seed,
+)
 from falconet.errors import ConfigError, DataError
 from tests.data.builders import make_dataset, make_split
 
@@ -38,7 +45,7 @@ def of_sizes(counts: list[int]) -> Split:
 def complete(dataset: Dataset, config: DataConfig) -> Dataset:
     """Complete the splits of images of noise, of which none nearly equals another: no need to look."""
     hashes = np.unique(np.concatenate([split.hashes for split in dataset.splits.values()]))
-    return complete_splits(dataset, config, Families(hashes, np.empty((0, 2), dtype=np.int64)))
+    return complete_splits(dataset, config, DuplicateClusters(hashes, np.empty((0, 2), dtype=np.int64)))
 
 
 def contents(dataset: Dataset) -> dict[str, list[int]]:
@@ -51,7 +58,7 @@ def test_splits_are_disjoint_and_cover_everything(counts: list[int], config: Dat
     split = of_sizes(counts)
     dataset = complete(make_dataset(train=split), config)
     assert list(dataset.splits) == ["train", "val", "test"]
-    assert dataset.made == {"val", "test"}
+    assert dataset.made_splits == {"val", "test"}
     assert sorted(chain(*contents(dataset).values())) == sorted(split.hashes.tolist())
     label_of = dict(zip(split.hashes.tolist(), split.labels.tolist(), strict=True))
     for part in dataset.splits.values():
@@ -251,10 +258,10 @@ def test_splits_that_are_there_stay_as_they_are(given: tuple[str, ...]) -> None:
     own = {name: make_split([0, 1, 1], content=[900 + len(name), 901 + len(name), 902 + len(name)]) for name in given}
     dataset = complete(make_dataset(train=of_sizes([20, 20]), **own), DataConfig(split_seed=3))
     assert all(dataset.splits[name] is own[name] for name in given)
-    assert dataset.made == {"val", "test"} - set(given)
-    assert dataset.split_seed == (3 if dataset.made else None)
+    assert dataset.made_splits == {"val", "test"} - set(given)
+    assert dataset.split_seed == (3 if dataset.made_splits else None)
     assert list(dataset.splits) == ["train", "val", "test"]
-    assert len(dataset.splits["train"]) == 40 - sum(len(dataset.splits[name]) for name in dataset.made)
+    assert len(dataset.splits["train"]) == 40 - sum(len(dataset.splits[name]) for name in dataset.made_splits)
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, [1, 0, 0]), (2, [1, 0, 1]), (3, [1, 1, 1]), (4, [2, 1, 1])])
@@ -271,13 +278,13 @@ def test_a_class_without_training_samples_is_named() -> None:
 @quick
 @given(st.lists(st.integers(0, 2**64 - 1), unique=True, min_size=2, max_size=50), st.integers(0, 2**31 - 1))
 def test_mixing_keeps_different_hashes_different(values: list[int], seed: int) -> None:
-    mixed = mix(np.array(values, dtype=np.uint64), seed)
+    mixed = hash_with_seed(np.array(values, dtype=np.uint64), seed)
     assert len(set(mixed.tolist())) == len(values)
 
 
 def test_mixing_is_splitmix64() -> None:
     # The first outputs of the reference generator, started at 1234567 (Vigna, prng.di.unimi.it/splitmix64.c).
-    found = [int(mix(np.array([1234567], dtype=np.uint64), step)[0]) for step in range(3)]
+    found = [int(hash_with_seed(np.array([1234567], dtype=np.uint64), step)[0]) for step in range(3)]
     assert found == [6457827717110365317, 3203168211198807973, 9817491932198370423]
 
 

@@ -19,7 +19,7 @@ from falconet.evaluation.baselines import (
     measure_baselines,
 )
 from falconet.evaluation.features import fit_tfidf
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 
 
 def make_images(count: int, seed: int = 0) -> Prepared:
@@ -54,7 +54,7 @@ def make_texts(count: int, seed: int = 0) -> Prepared:
 
 
 def find_baselines(
-    train: Prepared, test: Prepared, kind: Kind, num_classes: int, hits: Bool[np.ndarray, " samples"]
+    train: Prepared, test: Prepared, kind: ModalityName, num_classes: int, hits: Bool[np.ndarray, " samples"]
 ) -> tuple[Baseline, ...]:
     return measure_baselines(
         train, fit_linear(train, kind, num_classes, tokens=40), BaselineInputs(test, hits), num_classes
@@ -62,7 +62,7 @@ def find_baselines(
 
 
 @pytest.mark.parametrize(("kind", "make"), [("image", make_images), ("series", make_series), ("text", make_texts)])
-def test_a_linear_model_learns_what_is_linear(kind: Kind, make: Callable[..., Prepared]) -> None:
+def test_a_linear_model_learns_what_is_linear(kind: ModalityName, make: Callable[..., Prepared]) -> None:
     train, test = make(240), make(90, seed=1)
     num_classes = int(train.labels.max()) + 1
     wrong = np.zeros(90, bool)

@@ -14,7 +14,7 @@ from falconet import RunResult, evaluate, load_artifact, load_dataset, predict
 from falconet.artifact import Artifact
 from falconet.data import Split
 from falconet.errors import ArtifactError, ConfigError
-from falconet.evaluation import Answers, calibrate, describe_calibration, evaluate_split, predict_logits
+from falconet.evaluation import SplitLogits, calibrate, evaluate_split, measure_calibration, predict_logits
 from falconet.evaluation.confidence import abstain
 from falconet.metrics import choose_temperature, expected_calibration_error, softmax
 
@@ -49,11 +49,11 @@ def test_a_model_that_is_too_sure_gets_a_temperature(trained: RunResult, monkeyp
     labels = (logits + generator.gumbel(size=logits.shape)).argmax(axis=1)
     digits = load_dataset("digits")
     split = dataclasses.replace(digits.split("all").take(np.arange(400)), labels=labels)
-    monkeypatch.setattr("falconet.evaluation.confidence.answer_known", lambda *_: Answers(split, 3 * logits))
+    monkeypatch.setattr("falconet.evaluation.confidence.predict_split", lambda *_: SplitLogits(split, 3 * logits))
     artifact, answers = calibrate(load_artifact(trained.out), digits)
     assert artifact.config.calibration_temperature == pytest.approx(3.0, rel=0.15)
     np.testing.assert_allclose(answers.logits, 3 * logits / artifact.config.calibration_temperature, rtol=1e-5)
-    assert describe_calibration(artifact, answers, answers).reason == ""
+    assert measure_calibration(artifact, answers, answers).reason == ""
 
 
 def test_a_temperature_that_few_samples_cannot_give_is_1_and_the_report_says_why(
@@ -64,7 +64,7 @@ def test_a_temperature_that_few_samples_cannot_give_is_1_and_the_report_says_why
     small = dataclasses.replace(dataset, splits={**dataset.splits, "val": few})
     artifact, answers = calibrate(change_temperature(load_artifact(trained.out), 3.0), small)
     assert artifact.config.calibration_temperature == 1.0
-    found = describe_calibration(artifact, answers, answers)
+    found = measure_calibration(artifact, answers, answers)
     assert found.reason == f"{len(few)} validation samples are too few to fit a temperature; 100 are wanted."
     assert (found.ece_before, found.temperature) == (found.ece_after, 1.0)
 
@@ -110,12 +110,12 @@ def test_temperatures_that_cannot_be_are_refused(trained: RunResult, tmp_path: P
         load_artifact(tmp_path)
 
 
-def make_answers(confidences: list[float], hits: list[bool]) -> Answers:
+def make_answers(confidences: list[float], hits: list[bool]) -> SplitLogits:
     shares = np.array(confidences)
     logits = np.log(np.stack([shares, 1 - shares], axis=1)).astype(np.float32)
     labels = np.array([0 if hit else 1 for hit in hits], dtype=np.int64)
     samples = load_dataset("digits").splits["val"].samples
-    return Answers(Split(samples, labels, np.arange(len(hits), dtype=np.uint64)), logits)
+    return SplitLogits(Split(samples, labels, np.arange(len(hits), dtype=np.uint64)), logits)
 
 
 def test_the_threshold_is_chosen_on_one_split_and_evaluated_on_another() -> None:
@@ -141,7 +141,7 @@ def test_a_precision_that_nothing_gives() -> None:
 
 def test_precision_of_a_model(trained: RunResult, make_folder: FolderMaker) -> None:
     artifact, dataset = load_artifact(trained.out), load_dataset("digits")
-    found = evaluate(artifact, "digits", precision=0.99).abstention
+    found = evaluate(artifact, "digits", target_accuracy=0.99).abstention
     assert found is not None
     assert found.chosen is not None
     assert found.judged is not None
@@ -151,7 +151,7 @@ def test_precision_of_a_model(trained: RunResult, make_folder: FolderMaker) -> N
     _, answers = evaluate_split(artifact, dataset.splits["test"], "test", dataset)
     given = softmax(answers.logits).max(axis=1) >= found.threshold
     assert found.judged.coverage == pytest.approx(given.mean())
-    whole = evaluate(artifact, make_folder(classes=("3", "7")), split="all", precision=0.01).abstention
+    whole = evaluate(artifact, make_folder(classes=("3", "7")), split="all", target_accuracy=0.01).abstention
     assert whole is not None
     assert whole.chosen == whole.judged
 
@@ -159,12 +159,12 @@ def test_precision_of_a_model(trained: RunResult, make_folder: FolderMaker) -> N
 def test_a_made_validation_split_of_other_data_is_not_chosen_on(trained: RunResult, make_folder: FolderMaker) -> None:
     """It may hold samples of training."""
     folder = make_folder(classes=("3", "7"), splits=("train", "test"))
-    found = evaluate(trained.out, folder, precision=0.01).abstention
+    found = evaluate(trained.out, folder, target_accuracy=0.01).abstention
     assert found is not None
     assert found.chosen is not None
     assert found.chosen.split == "test"
     own = make_folder("own", classes=("3", "7"), splits=("train", "val", "test"))
-    found = evaluate(trained.out, own, precision=0.01).abstention
+    found = evaluate(trained.out, own, target_accuracy=0.01).abstention
     assert found is not None
     assert found.chosen is not None
     assert found.chosen.split == "val"
@@ -172,5 +172,5 @@ def test_a_made_validation_split_of_other_data_is_not_chosen_on(trained: RunResu
 
 @pytest.mark.parametrize("precision", [0.0, -0.5, 1.01, 99.0, float("nan")])
 def test_precisions_that_cannot_be_are_refused(trained: RunResult, precision: float) -> None:
-    with pytest.raises(ConfigError, match=r"--precision: wanted a fraction above 0 and up to 1, such as 0.99, found"):
-        evaluate(trained.out, "digits", precision=precision)
+    with pytest.raises(ConfigError, match=r"target_accuracy: wanted a fraction above 0 and up to 1, such as 0.99"):
+        evaluate(trained.out, "digits", target_accuracy=precision)

@@ -127,7 +127,7 @@ def test_missing_paths_and_empty_folders(trained: RunResult, tmp_path: Path) -> 
 
 
 def test_another_data_set_cannot_stand_in_for_the_test_split(trained: RunResult, make_folder: FolderMaker) -> None:
-    with pytest.raises(DataError, match=r"not the data that the model was trained on.*--split all"):
+    with pytest.raises(DataError, match=r"not the data that the model was trained on.*split='all'"):
         evaluate(trained.out, make_folder(classes=("3", "7")), split="test")
 
 
@@ -174,7 +174,7 @@ def test_an_empty_class_folder_does_not_keep_others_from_being_evaluated(
 @pytest.mark.parametrize("name", ["train", "val"])
 def test_a_split_that_another_source_lacks_is_refused(trained: RunResult, make_folder: FolderMaker, name: str) -> None:
     root = make_folder(classes=("1", "2"), splits=("test",), count=3)
-    with pytest.raises(DataError, match=f"its {name} split cannot be found again; evaluate on --split all instead"):
+    with pytest.raises(DataError, match=f"its {name} split cannot be found again; evaluate on split='all' instead"):
         evaluate(trained.out, root, split=name)
 
 
@@ -278,7 +278,7 @@ def test_no_splits_are_made_of_what_is_evaluated_whole(
         raise AssertionError("splits were made")
 
     monkeypatch.setattr("falconet.evaluation.evaluation.complete_splits", refuse)
-    assert evaluate(trained.out, make_folder(classes=("1", "2"), count=3), split="all", precision=0.5).n == 6
+    assert evaluate(trained.out, make_folder(classes=("1", "2"), count=3), split="all", target_accuracy=0.5).n == 6
 
 
 def test_classes_in_another_order_are_evaluated_alike(trained: RunResult, tmp_path: Path) -> None:

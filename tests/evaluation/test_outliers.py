@@ -55,7 +55,7 @@ def test_unreadable_samples_are_counted(trained: RunResult, make_folder: FolderM
 
 
 def test_the_same_samples_are_refused(trained: RunResult, make_folder: FolderMaker, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="--ood: wanted another source than digits, found the same samples in digits"):
+    with pytest.raises(DataError, match="ood: wanted another source than digits, found the same samples in digits"):
         evaluate(trained.out, "digits", ood="digits")
     folder = make_folder(classes=("3", "7"))
     part = tmp_path / "part" / "any"

@@ -413,12 +413,12 @@ def test_mirrored_images_are_averaged(images: Artifact, pictures: np.ndarray, tm
     assert predict(tmp_path, pictures, probabilities=True).predictions != found
     for text in ("augmentation:\n  flip_horizontal: 0.0\n", "augmentation: none\n", "[", ""):
         (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
-        with pytest.raises(UsageError, match=r"--tta: wanted a run whose config\.yaml has augmentation\.flip_hor"):
+        with pytest.raises(UsageError, match=r"tta: wanted a run whose config\.yaml has augmentation\.flip_hor"):
             predict(tmp_path, pictures, tta=True)
 
 
 def test_only_images_are_mirrored(texts: Artifact) -> None:
-    with pytest.raises(UsageError, match="--tta: wanted a model of images, which are mirrored, found one of text"):
+    with pytest.raises(UsageError, match="tta: wanted a model of images, which are mirrored, found one of text"):
         predict(texts, list(TEXTS), tta=True)
 
 

@@ -72,5 +72,5 @@ def test_columns_that_are_not_there(trained: RunResult, make_folder: FolderMaker
     table = write_manifest(make_folder(classes=("3", "7")))
     with pytest.raises(ConfigError, match=r"table.csv: unknown column 'camra': did you mean camera"):
         evaluate(trained.out, table, split="all", by="camra")
-    with pytest.raises(DataError, match="--by camera: wanted a table with this column, found a source that is no"):
+    with pytest.raises(DataError, match="by: wanted a table with the column camera, found a source that is no"):
         evaluate(trained.out, "digits", by="camera")

@@ -16,7 +16,7 @@ from falconet import RunResult, cli, examine, explain, load_artifact, load_datas
 from falconet.data.drawing import encode_figure
 from falconet.errors import ConfigError, DataError, PathError, UnknownNameError
 from falconet.explanation.adapters import join_parts
-from falconet.explanation.explaining import Explanations, _gather, answer_sample, plan, publish, read_subject, slug
+from falconet.explanation.explaining import Explanations, _gather, plan, predict_sample, publish, read_subject, slug
 from falconet.explanation.layers import (
     attention_weights,
     find_nearest,
@@ -93,7 +93,7 @@ def test_bars_and_curves_tell_the_same_probability(trained: RunResult) -> None:
     artifact = dataclasses.replace(artifact, config=dataclasses.replace(artifact.config, calibration_temperature=1.7))
     explainer = plan(artifact, "gradcam", Path(), classes=1)
     subject = read_subject(artifact, load_dataset("digits").splits["test"].samples, 3)
-    probabilities = answer_sample(artifact, subject.inputs)
+    probabilities = predict_sample(artifact, subject.inputs)
     target = int(probabilities.argmax())
     item, panel = explainer.evaluate(subject, "gradcam", target, probabilities)
     assert panel.faithfulness.deletion.probabilities[0] == pytest.approx(item.probability, abs=1e-5)
@@ -157,7 +157,7 @@ def test_what_is_asked_wrongly_is_refused(trained: RunResult, tmp_path: Path, ca
         explain(trained.out, tmp_path / "empty", out=out)
     with pytest.raises(UnknownNameError, match="did you mean gradcam"):
         explain(trained.out, "digits", method="gradcm", out=out)
-    with pytest.raises(ConfigError, match="--classes"):
+    with pytest.raises(ConfigError, match="classes"):
         explain(trained.out, "digits", classes=0, out=out)
     (tmp_path / "bad.png").write_bytes(b"")
     with pytest.raises(DataError, match="none of 1 files can be read"):

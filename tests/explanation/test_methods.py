@@ -27,6 +27,7 @@ from falconet.explanation.methods import (
     require_maps,
 )
 from falconet.explanation.positions import clear
+from falconet.model import Model
 from falconet.models import MODELS, create_model
 from falconet.spec import ClassificationSpec, InputSpec, SeriesSpec, TextSpec
 from tests.explanation.planted import SIDE, plant, top_decile_mass, train_planted, wrap
@@ -143,6 +144,7 @@ def test_integrated_gradients_of_an_image_sum_to_the_difference_of_logits() -> N
     artifact = wrap(create_model("cnn_small", num_classes=4, in_channels=1, input_size=SIDE), "cnn_small")
     images, targets = torch.randn(3, 1, SIDE, SIDE), torch.tensor([0, 2, 3])
     total = attribute(artifact, images, "integrated_gradients", targets).sum(dim=(1, 2))
+    assert torch.equal(attribute(Model(artifact), images, "integrated_gradients", targets).sum(dim=(1, 2)), total)
     check_difference(artifact, images, targets, total)
 
 
@@ -342,6 +344,7 @@ def test_explanations_lie_on_planted_evidence(planted: Artifact) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_explanations_lie_on_planted_evidence_of_many_images() -> None:
     artifact = train_planted("resnet20", steps=120, width=8)
     for method, (trained, randomized) in measure_masses(artifact, 32).items():

@@ -13,16 +13,16 @@ from falconet import RunResult, load_artifact, load_dataset
 from falconet.artifact import Artifact
 from falconet.data import Samples
 from falconet.errors import DataError
-from falconet.evaluation import Answers
+from falconet.evaluation import SplitLogits
 from falconet.evaluation.evaluation import evaluate_split
 from falconet.explanation import reasons
-from falconet.explanation.explaining import Item, Subject, beats_chance, read_subject
+from falconet.explanation.explaining import ExplainedSample, Item, beats_chance, read_subject
 from falconet.explanation.faithfulness import Score
 from falconet.explanation.reasons import Reasons, choose_cases, find_reasons
 
 
 @pytest.fixture(scope="module")
-def answered(trained: RunResult) -> tuple[Artifact, Answers]:
+def answered(trained: RunResult) -> tuple[Artifact, SplitLogits]:
     artifact, dataset = load_artifact(trained.out), load_dataset("digits")
     return artifact, evaluate_split(artifact, dataset.splits["test"], "test", dataset)[1]
 
@@ -33,7 +33,9 @@ def test_the_surest_mistakes_and_the_least_sure_hits_are_chosen() -> None:
     assert choose_cases(probabilities, [0, 0, 1, 0, 1], 9) == ([], [3, 1, 4, 2, 0])
 
 
-def test_answers_are_explained_with_the_class_that_they_should_have_been(answered: tuple[Artifact, Answers]) -> None:
+def test_answers_are_explained_with_the_class_that_they_should_have_been(
+    answered: tuple[Artifact, SplitLogits],
+) -> None:
     artifact, answers = answered
     found = find_reasons(artifact, answers, count=2)
     probabilities = torch.tensor(answers.logits).softmax(dim=1)
@@ -50,13 +52,13 @@ def test_answers_are_explained_with_the_class_that_they_should_have_been(answere
 
 
 def test_samples_that_have_gone_are_passed_over(
-    answered: tuple[Artifact, Answers], monkeypatch: pytest.MonkeyPatch
+    answered: tuple[Artifact, SplitLogits], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     artifact, answers = answered
     read = read_subject
     gone: list[int] = []
 
-    def lose_first(artifact: Artifact, samples: Samples, index: int) -> Subject:
+    def lose_first(artifact: Artifact, samples: Samples, index: int) -> ExplainedSample:
         if not gone or index in gone:
             gone.append(index)
             raise DataError("no such file")
@@ -65,7 +67,7 @@ def test_samples_that_have_gone_are_passed_over(
     monkeypatch.setattr(reasons, "read_subject", lose_first)
     assert len(find_reasons(artifact, answers, count=1).accounts) == 1
 
-    def lose_all(artifact: Artifact, samples: Samples, index: int) -> Subject:
+    def lose_all(artifact: Artifact, samples: Samples, index: int) -> ExplainedSample:
         raise DataError("no such file")
 
     monkeypatch.setattr(reasons, "read_subject", lose_all)
@@ -74,7 +76,7 @@ def test_samples_that_have_gone_are_passed_over(
     assert found.note == "no sample of the test split can be read any more"
 
 
-def test_a_network_that_cannot_be_looked_into_has_a_note(answered: tuple[Artifact, Answers]) -> None:
+def test_a_network_that_cannot_be_looked_into_has_a_note(answered: tuple[Artifact, SplitLogits]) -> None:
     artifact, answers = dataclasses.replace(answered[0]), answered[1]
 
     def overwrite(module: nn.Module, inputs: object, logits: Tensor) -> Tensor:
@@ -126,7 +128,7 @@ def make_items(method: str, gains: list[float]) -> list[Item]:
     return [Item("f", "l", 0.5, method, "p", 0.2, 0.2 + gain, 0.0) for gain in gains]
 
 
-def test_hits_stand_in_for_mistakes_that_are_not_made(answered: tuple[Artifact, Answers]) -> None:
+def test_hits_stand_in_for_mistakes_that_are_not_made(answered: tuple[Artifact, SplitLogits]) -> None:
     artifact, answers = answered
     logits = answers.logits.copy()
     logits[np.arange(len(logits)), answers.split.labels] = logits.max() + 1

@@ -22,7 +22,7 @@ from falconet.exporters.targets import find_target
 from falconet.exporters.tracing import make_traced
 from falconet.models import MODELS
 from falconet.models.layers import SparseLinear
-from falconet.spec import ClassificationSpec, ImageSpec, InputSpec, Kind, SeriesSpec, TextSpec
+from falconet.spec import ClassificationSpec, ImageSpec, InputSpec, ModalityName, SeriesSpec, TextSpec
 
 LABELS = ("zero", 'a "quoted" one', "zwei\\", "три", "四", "five", "six", "seven", "eight", "nine ")
 STEPS = 24
@@ -32,7 +32,7 @@ TOKENIZER = train_tokenizer(WORDS, 270)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
-def make_spec(name: str, kind: Kind, **changes: Any) -> InputSpec:
+def make_spec(name: str, kind: ModalityName, **changes: Any) -> InputSpec:
     """Return what an architecture takes here: color images of its native size, or of 32 pixels where it has no say."""
     if kind == "text":
         return TextSpec((STEPS,), 270)
@@ -122,10 +122,12 @@ def open_exports(
     """Trace a model once for targets that bound it alike; write it for each without any check, and open the file."""
     lines = [find_target(target) for target in targets]
     folder.mkdir(parents=True, exist_ok=True)
-    traced = make_traced(artifact, folder, preprocessing=preprocessing, most=lines[0].most, license_name="apache-2.0")
+    traced = make_traced(
+        artifact, folder, preprocessing=preprocessing, max_sizes=lines[0].max_sizes, license_name="apache-2.0"
+    )
     none = draw_random_samples(artifact, "").samples.take(np.arange(0))
     for line in lines:
-        assert line.most == lines[0].most
+        assert line.max_sizes == lines[0].max_sizes
         written = write(traced, artifact, line, folder / f"model{line.suffix}", none)
         yield written.main, open_session(line.runtime, written.main)
 

@@ -49,7 +49,7 @@ def test_figures_are_those_of_the_model(trained: RunResult, exported: Exporter, 
 def test_a_split_that_training_made_is_refused(trained: RunResult, exported: Exporter) -> None:
     path = exported("image", "onnx")
     for split in (None, "test", "val", "train"):
-        with pytest.raises(DataError, match=r"a (test|val|train) split of its own.*--split all"):
+        with pytest.raises(DataError, match=r"a (test|val|train) split of its own.*split='all'"):
             evaluate_exported("onnxruntime", path, "digits", split=split)
     own = falconet.evaluate(trained.out, "digits", split="all")
     assert evaluate_exported("onnxruntime", path, "digits", split="all").confusion == own.confusion

@@ -50,7 +50,7 @@ def tamper(monkeypatch: pytest.MonkeyPatch) -> Tamper:
     def install(change: Callable[[np.ndarray], np.ndarray]) -> None:
         def open_tampered(*args: object, **named: object) -> Session:
             session = open_session(*args, **named)  # type: ignore[arg-type]
-            return replace(session, ask=lambda batch: change(session.ask(batch)))
+            return replace(session, run=lambda batch: change(session.run(batch)))
 
         monkeypatch.setattr(exporting, "open_session", open_tampered)
 

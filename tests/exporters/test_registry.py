@@ -13,7 +13,7 @@ import torch
 
 from falconet.artifact import Artifact
 from falconet.models import MODELS
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 from tests.exporters.builders import ask_exported, ask_own, draw_raw, make_artifact, make_spec, open_exports
 from tests.test_registry_wide import HUGE
 
@@ -26,7 +26,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "efficientnet": {"phi": -6},
 }
 """Options that make large networks small, where there are such."""
-KIN: set[tuple[str, Kind]] = {
+KIN: set[tuple[str, ModalityName]] = {
     ("lenet5_caffe", "image"),
     ("squeezenet_se", "image"),
     ("resnet18", "image"),
@@ -53,7 +53,7 @@ def list_cases() -> list[Any]:
     return [pytest.param(*case, marks=mark(*case), id="-".join(case)) for case in cases]
 
 
-def mark(name: str, kind: Kind) -> tuple[pytest.MarkDecorator, ...]:
+def mark(name: str, kind: ModalityName) -> tuple[pytest.MarkDecorator, ...]:
     """Return when a case is tested: exporting the largest of a family takes minutes, and finds no other fault."""
     if name in HUGE or (name, kind) in KIN:
         return (pytest.mark.slow, pytest.mark.full)
@@ -75,7 +75,7 @@ def shake(artifact: Artifact, seed: int) -> Artifact:
 
 @pytest.mark.usefixtures("two_blocks")
 @pytest.mark.parametrize(("name", "kind"), list_cases())
-def test_every_model_answers_as_in_torch(name: str, kind: Kind, tmp_path: Path) -> None:
+def test_every_model_answers_as_in_torch(name: str, kind: ModalityName, tmp_path: Path) -> None:
     spec = make_spec(name, kind)
     artifact = make_artifact(name, spec, **SMALL.get(name, {}))
     raw = draw_raw(spec)

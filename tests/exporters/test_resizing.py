@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from falconet.data.preprocessing import Placement, Preprocess, weigh_pixels
+from falconet.data.preprocessing import ImagePreprocess, Placement, weigh_pixels
 from falconet.exporters.exporting import export
 from falconet.exporters.inference import infer_batches, make_preprocess
 from falconet.exporters.resizing import AnyImage
@@ -48,7 +48,7 @@ def test_each_new_pixel_is_a_mean_of_old_ones(found: int, wanted: int) -> None:
 def test_graphs_scale_as_training_does(mode: ResizeMode, height: int, width: int, wanted: tuple[int, int]) -> None:
     spec = ImageSpec((3, *wanted), (0.0,) * 3, (1.0,) * 3, resize_mode=mode)
     images = torch.randint(0, 256, (1, height, width, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(AnyImage(spec)(images), Preprocess(spec)(images), rtol=0, atol=1e-5)
+    torch.testing.assert_close(AnyImage(spec)(images), ImagePreprocess(spec)(images), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", ["crop", "pad"])

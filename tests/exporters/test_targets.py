@@ -86,14 +86,14 @@ def test_bare_networks_answer_logits(
     with torch.inference_mode():
         own = artifact.model(inputs).numpy()
     batch = session.metadata.batch or len(inputs)
-    answers = [session.ask(rows.numpy()) for rows in torch.split(inputs, batch)]
+    answers = [session.run(rows.numpy()) for rows in torch.split(inputs, batch)]
     np.testing.assert_allclose(np.concatenate(answers), own, rtol=1e-4, atol=1e-4)
 
 
 def test_bare_networks_can_be_integers(exported: Exporter) -> None:
     session = open_target(exported("image", "onnx-int8", preprocessing=False), "onnx-int8")
     assert not session.metadata.preprocessing
-    assert session.ask(np.zeros((3, *session.metadata.input.shape), dtype=np.float32)).shape == (3, 10)
+    assert session.run(np.zeros((3, *session.metadata.input.shape), dtype=np.float32)).shape == (3, 10)
 
 
 def test_onnx_names_what_goes_in_and_out(exported: Exporter) -> None:
@@ -142,7 +142,7 @@ def test_others_take_any_length_and_leave_padding_out(
     fewest, most = session.metadata.steps
     assert fewest < most == STEPS
     series = walk(np.random.default_rng(2), 3, 5)[None]
-    for answer in (session.ask(pad(series, length)) for length in (max(5, fewest), 11, 20, STEPS)):
+    for answer in (session.run(pad(series, length)) for length in (max(5, fewest), 11, 20, STEPS)):
         np.testing.assert_allclose(answer, ask_own(artifact, list(series)), rtol=0, atol=1e-4)
 
 
@@ -156,9 +156,9 @@ def pad(series: np.ndarray, length: int) -> np.ndarray:
 def test_padding_of_texts_changes_no_answer(exported: Exporter) -> None:
     session = open_target(exported("text", "onnx"), "onnx")
     tokens = np.array([[7, 30, 12]], dtype=np.int64)
-    alone = session.ask(tokens)
-    np.testing.assert_allclose(session.ask(np.pad(tokens, ((0, 0), (0, STEPS - 3)))), alone, rtol=0, atol=1e-5)
-    assert np.abs(session.ask(np.pad(tokens, ((0, 0), (0, 2)), constant_values=9)) - alone).max() > 1e-3
+    alone = session.run(tokens)
+    np.testing.assert_allclose(session.run(np.pad(tokens, ((0, 0), (0, STEPS - 3)))), alone, rtol=0, atol=1e-5)
+    assert np.abs(session.run(np.pad(tokens, ((0, 0), (0, 2)), constant_values=9)) - alone).max() > 1e-3
 
 
 @some_targets

@@ -113,5 +113,5 @@ def test_openvino_reads_onnx_files_of_raw_images_alike(trained: RunResult, tmp_p
     path, session = open_export(artifact, "onnx", tmp_path)
     image = np.random.default_rng(0).integers(0, 256, (1, 150, 90, 3), dtype=np.uint8)
     other = open_session("openvino", path)
-    np.testing.assert_allclose(other.ask(image), session.ask(image), atol=1e-5)
-    np.testing.assert_allclose(other.ask(image), ask_own(artifact, list(image)), atol=1e-4)
+    np.testing.assert_allclose(other.run(image), session.run(image), atol=1e-5)
+    np.testing.assert_allclose(other.run(image), ask_own(artifact, list(image)), atol=1e-4)

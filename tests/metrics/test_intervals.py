@@ -225,6 +225,7 @@ def test_the_ends_of_a_paired_interval_are_where_a_score_test_rejects(first: int
         assert abs(statistic) == pytest.approx(1.96, abs=2e-3)
 
 
+@pytest.mark.slow
 def test_a_paired_interval_of_few_differences_holds_the_truth() -> None:
     generator = np.random.default_rng(0)
     cells = generator.multinomial(200, [0.03, 0.01, 0.96], size=1000)

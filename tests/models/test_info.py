@@ -13,8 +13,8 @@ from falconet.errors import ConfigError
 from falconet.models import MODELS, create_model
 from falconet.models.info import (
     ModelInfo,
-    find_learned_outputs,
-    find_outputs,
+    find_classifiers,
+    find_trainable_classifiers,
     get_model_info,
     set_model_info,
 )
@@ -39,11 +39,11 @@ def test_the_table_names_the_last_layer(name: str, kind: str) -> None:
     assert info.kind == kind
     assert info.classifier == MODELS[name].classifier
     assert info.classifier is not None
-    assert find_outputs(model) == (info.classifier,)
+    assert find_classifiers(model) == (info.classifier,)
     layer = model.get_submodule(info.classifier)
     assert not list(layer.children())
-    told = find_outputs(forget(model))
-    assert told == find_outputs(model), "as the order of parameters, or the network itself, tells"
+    told = find_classifiers(forget(model))
+    assert told == find_classifiers(model), "as the order of parameters, or the network itself, tells"
     sizes = {tensor.shape[0] for tensor in layer.state_dict().values()} | {getattr(layer, "out_features", 7)}
     assert 7 in sizes
 
@@ -63,15 +63,15 @@ def test_copies_know_what_they_are_and_states_do_not() -> None:
 
 def test_networks_of_users() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2), nn.Softmax(dim=1))
-    assert find_outputs(model) == find_learned_outputs(model) == ("3",)
+    assert find_classifiers(model) == find_trainable_classifiers(model) == ("3",)
     with pytest.raises(ConfigError, match=r"^model: wanted a network of create_model, or .*, found Sequential$"):
         get_model_info(model)
     info = ModelInfo("image", (1, 2, 2))
     set_model_info(model, info)
     assert get_model_info(model) is info
-    assert find_outputs(model) == ("3",)
+    assert find_classifiers(model) == ("3",)
     set_model_info(model, ModelInfo("image", (1, 2, 2), "1"))
-    assert find_outputs(model) == ("1",)
+    assert find_classifiers(model) == ("1",)
 
 
 def test_an_attribute_of_that_name_that_is_something_else() -> None:
@@ -84,15 +84,15 @@ def test_an_attribute_of_that_name_that_is_something_else() -> None:
 def test_a_head_of_several_layers_in_the_place_of_one() -> None:
     model: Any = create_model("resnet20")
     model.fc = nn.Sequential(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 4))
-    assert find_outputs(model) == ("fc.2",)
-    assert find_outputs(nn.Sequential(model)) == ("0.fc.2",)
+    assert find_classifiers(model) == ("fc.2",)
+    assert find_classifiers(nn.Sequential(model)) == ("0.fc.2",)
 
 
 def test_fixed_codes_make_the_logits_and_the_layer_before_them_learns() -> None:
     model = create_model("lenet5")
-    assert find_outputs(model) == ("output",)
-    assert find_learned_outputs(model) == ("f6",)
-    assert find_learned_outputs(create_model("lenet5", output="linear")) == ("output",)
+    assert find_classifiers(model) == ("output",)
+    assert find_trainable_classifiers(model) == ("f6",)
+    assert find_trainable_classifiers(create_model("lenet5", output="linear")) == ("output",)
 
 
 class Wrapper(nn.Module):
@@ -114,4 +114,4 @@ class Wrapper(nn.Module):
 
 @pytest.mark.parametrize(("name", "output"), [("resnet20", "inner.fc"), ("lenet5", "inner.output")])
 def test_layers_within_a_wrapper_have_its_names(name: str, output: str) -> None:
-    assert find_outputs(Wrapper(create_model(name))) == (output,)
+    assert find_classifiers(Wrapper(create_model(name))) == (output,)

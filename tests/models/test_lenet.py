@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from falconet.errors import ConfigError
 from falconet.models import create_model
-from falconet.models.info import find_outputs
+from falconet.models.info import find_classifiers
 from falconet.models.lenet import (
     C3_TABLE,
     LeNet5,
@@ -352,6 +352,6 @@ def test_weights_for_other_classes_keep_all_but_the_fixed_codes(tmp_path: Path) 
     trained = create_model("lenet5", num_classes=10)
     torch.save(trained.state_dict(), tmp_path / "ten.pth")
     made = create_model("lenet5", num_classes=26, in_channels=1, pretrained=tmp_path / "ten.pth")
-    assert find_outputs(made) == ("output",)
+    assert find_classifiers(made) == ("output",)
     assert torch.equal(made.state_dict()["output.codes"], output_codes(26))
     assert all(torch.equal(made.state_dict()[name], tensor) for name, tensor in trained.named_parameters())

@@ -20,7 +20,7 @@ from falconet.models.linear import HashedTfidf, Linear
 from falconet.spec import TextSpec
 from falconet.training.config import TrainConfig
 from falconet.training.linear_probe import extract_features, set_output_weights, solve, sum_columns
-from falconet.training.loop import solve_output
+from falconet.training.loop import fit_linear_probe
 
 TEXTS = ["lost my card", "card lost again!", "top up failed", "why did my top up fail", "Ü lost lost", "a"]
 LABELS = torch.tensor([0, 0, 1, 1, 0, 1])
@@ -94,10 +94,10 @@ def test_solve_output_of_a_loader() -> None:
     inputs = encode(TEXTS * 4).int()
     preprocess = create_preprocess(TextSpec((LENGTH,), 258), train_tokenizer([], 258))
     loader = Loader(inputs, LABELS.repeat(4), preprocess, 5, sampler="shuffle")
-    solution = solve_output(build(), loader, TrainConfig(epochs=1, linear_probe="logistic"))
+    solution = fit_linear_probe(build(), loader, TrainConfig(epochs=1, linear_probe="logistic"))
     assert solution.train_accuracy == 1
     with pytest.raises(ConfigError, match=r"^training\.linear_probe: wanted logistic, as features are sparse"):
-        solve_output(build(), loader, TrainConfig(epochs=1, linear_probe="ridge"))
+        fit_linear_probe(build(), loader, TrainConfig(epochs=1, linear_probe="ridge"))
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from falconet.data.texts import TextEncoder, make_wordpiece
 from falconet.errors import ConfigError
 from falconet.models.minilm import _LAYERS, _WIDTH, HEADS, INNER, POSITIONS, MiniLM
 from falconet.models.weights.loading import from_bert
-from falconet.models.weights.pretrained import fit_weights
+from falconet.models.weights.pretrained import load_matching_weights
 from tests.models.test_wheels import needs_wheel
 
 TEXTS = [
@@ -164,7 +164,7 @@ def test_vectors_are_those_of_a_bert_in_numpy() -> None:
     )
     network = create_model("minilm", num_classes=3, in_channels=len(VOCABULARY), input_size=8).double()
     before = network.get_parameter("output.weight").clone()
-    notes = fit_weights(network, found)
+    notes = load_matching_weights(network, found)
     assert notes == ("weights of minilm (bert layout)", "output: made anew for 3 classes")
     assert torch.equal(network.get_parameter("output.weight"), before)
     assert isinstance(network, MiniLM)

@@ -29,9 +29,9 @@ from falconet import ImageSpec, RunResult, codec, create_model
 from falconet.artifact import Artifact, ArtifactConfig, DataOrigin, Provenance, encode_artifact, load_artifact
 from falconet.errors import ArtifactError, ConfigError, FalconetError, MissingExtraError, PathError
 from falconet.models.weights.formats import CAFFE_LAYERS, read_weights
-from falconet.models.weights.layouts import IMAGENET_MEAN, IMAGENET_STD, TENSORFLOW_OPTIONS
+from falconet.models.weights.key_formats import IMAGENET_MEAN, IMAGENET_STD, TENSORFLOW_OPTIONS
 from falconet.models.weights.loading import from_state, imagenet_labels, load_pretrained
-from falconet.models.weights.pretrained import adapt_channels, fit_weights
+from falconet.models.weights.pretrained import adapt_channels, load_matching_weights
 from falconet.spec import ClassificationSpec
 
 State = dict[str, Tensor]
@@ -136,7 +136,7 @@ def test_logits_are_those_of_the_library_that_the_weights_come_from(
     assert found.layout == ("timm" if "efficientnet" in name and library == "timm" else "falconet")
     assert (found.num_classes, found.labels, found.mean, found.std) == (10, None, IMAGENET_MEAN, IMAGENET_STD)
     network = create_model(name, num_classes=10, **found.options)
-    header, *notes = fit_weights(network, found)
+    header, *notes = load_matching_weights(network, found)
     assert header == f"weights of {name} ({found.layout} layout)"
     assert ["shapes would fit stem=small too" in note for note in notes] == [True] * (name in EITHER_STEM)
     assert_same_answers(network, reference, make_images())
@@ -161,7 +161,7 @@ def test_tensorflow_weights_answer_as_the_networks_that_are_padded_so(tmp_path: 
     assert found.mean == pytest.approx((127 / 255,) * 3 if lite else IMAGENET_MEAN)
     assert found.std == pytest.approx((128 / 255,) * 3 if lite else IMAGENET_STD)
     network = create_model(name, num_classes=10, **found.options)
-    fit_weights(network, found)
+    load_matching_weights(network, found)
     for size in (64, 65):
         assert_same_answers(network, reference, make_images(size=size))
 
@@ -318,7 +318,7 @@ def test_the_stem_is_told_by_the_first_kernels(name: str, stem: str) -> None:
     found = from_state(name, reference.state_dict(), "here")
     assert found.options == {"stem": stem}
     fresh = create_model(name, num_classes=5, **found.options)
-    fit_weights(fresh, found)
+    load_matching_weights(fresh, found)
     assert_same_answers(fresh, reference, make_images(size=40))
 
 
@@ -352,7 +352,7 @@ def test_a_network_for_other_channels_sees_gray_as_the_original_did(tmp_path: Pa
     expected = answer(reference, gray.expand(-1, 3, -1, -1))
     torch.testing.assert_close(answer(made, gray.expand(-1, channels, -1, -1)), expected, rtol=1e-4, atol=1e-4)
     network = create_model("resnet20", num_classes=10, in_channels=channels)
-    notes = fit_weights(network, load_pretrained("resnet20", path))
+    notes = load_matching_weights(network, load_pretrained("resnet20", path))
     assert notes == ("weights of resnet20 (falconet layout)", f"conv1.weight: 3 channels to {channels}")
 
 
@@ -360,7 +360,7 @@ def test_the_output_layer_is_made_anew_for_other_classes() -> None:
     found = from_state("resnet18", peer("torchvision", "resnet18").state_dict(), "here")
     network = create_model("resnet18", num_classes=4)
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    notes = fit_weights(network, found)
+    notes = load_matching_weights(network, found)
     after = network.state_dict()
     assert notes == ("weights of resnet18 (falconet layout)", "fc: made anew for 4 classes")
     for key, value in after.items():
@@ -375,7 +375,7 @@ def test_the_output_layer_stays_where_the_classes_are_the_same(labels: tuple[str
     state = peer("torchvision", "resnet18").state_dict()
     found = dataclasses.replace(from_state("resnet18", state, "here"), labels=tuple("abcdefghij"))
     network = create_model("resnet18", num_classes=9 if labels and len(labels) == 9 else 10)
-    notes = fit_weights(network, found, labels)
+    notes = load_matching_weights(network, found, labels)
     assert (len(notes) == 1) == kept
     ours = network.state_dict()["fc.weight"]
     assert torch.equal(ours, state["fc.weight"]) if kept else not torch.equal(ours, state["fc.weight"][: len(ours)])
@@ -385,7 +385,7 @@ def test_weights_do_not_follow_what_the_network_learns() -> None:
     found = from_state("resnet20", randomize(create_model("resnet20")).state_dict(), "here")
     before = found.state["conv1.weight"].clone()
     network = create_model("resnet20", **found.options)
-    fit_weights(network, found)
+    load_matching_weights(network, found)
     nn.init.zeros_(network.get_parameter("conv1.weight"))
     assert torch.equal(found.state["conv1.weight"], before)
 
@@ -413,7 +413,7 @@ def test_options_that_add_layers_are_refused(tmp_path: Path) -> None:
     found = from_state("resnet18", peer("torchvision", "resnet18").state_dict(), "here")
     more = replace(found, state=excited.state_dict())
     with pytest.raises(ConfigError, match=r"only the weights have layer1\.0\.excitation\.fc1\.bias"):
-        fit_weights(create_model("resnet18", num_classes=10), more)
+        load_matching_weights(create_model("resnet18", num_classes=10), more)
 
 
 @pytest.mark.parametrize(
@@ -490,6 +490,7 @@ def test_a_trained_models_file_is_as_good_as_its_folder(small: Path) -> None:
     assert "stem=small" in guessed.notes[0]
 
 
+@pytest.mark.slow
 def test_a_coded_model_is_where_another_begins(small: Path) -> None:
     artifact = load_artifact(small)
     content = encode_artifact(artifact).serialize()
@@ -505,6 +506,7 @@ def test_a_coded_model_is_where_another_begins(small: Path) -> None:
         load_pretrained("squeezenet1_1", small / "small.fnet")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from falconet.models import MODELS, create_model
 from falconet.models.weights.loading import from_state
-from falconet.models.weights.pretrained import fit_weights
+from falconet.models.weights.pretrained import load_matching_weights
 
 PARAMS = {
     "alexnet": 61_100_840,
@@ -133,7 +133,7 @@ def make_pair(name: str, architecture: str, **options: Any) -> tuple[nn.Module, 
     peer = randomize(timm.create_model(architecture))
     found = from_state(name, peer.state_dict(), "timm")
     model = create_model(name, **{**found.options, **options})
-    fit_weights(model, found)
+    load_matching_weights(model, found)
     return model.eval(), peer
 
 

@@ -19,7 +19,7 @@ from falconet.errors import UnknownNameError
 from falconet.models import create_model
 from falconet.models.recurrent import Recurrent, reverse
 from falconet.models.sequences import measure_lengths
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 
 VOCABULARY, CHANNELS, STEPS, CLASSES = 30, 3, 11, 4
 HIDDEN, WIDTH = 6, 5
@@ -39,7 +39,7 @@ def seeded() -> Iterator[None]:
         yield
 
 
-def build(cell: str, kind: Kind, **options: Any) -> Recurrent:
+def build(cell: str, kind: ModalityName, **options: Any) -> Recurrent:
     channels = VOCABULARY if kind == "text" else CHANNELS
     model = create_model(
         cell,
@@ -51,7 +51,7 @@ def build(cell: str, kind: Kind, **options: Any) -> Recurrent:
     return model.eval()
 
 
-def draw(kind: Kind, lengths: tuple[int, ...] = LENGTHS, steps: int = STEPS) -> Tensor:
+def draw(kind: ModalityName, lengths: tuple[int, ...] = LENGTHS, steps: int = STEPS) -> Tensor:
     """Return a batch of samples of these lengths."""
     padding = torch.arange(steps) >= torch.tensor(lengths)[:, None]
     if kind == "text":
@@ -80,7 +80,9 @@ def transplant(model: Recurrent, cell: str, layers: int, bidirectional: bool) ->
 @every_kind
 @every_direction
 @pytest.mark.parametrize("layers", [1, 2])
-def test_mean_and_last_are_those_of_packed_sequences(cell: str, kind: Kind, bidirectional: bool, layers: int) -> None:
+def test_mean_and_last_are_those_of_packed_sequences(
+    cell: str, kind: ModalityName, bidirectional: bool, layers: int
+) -> None:
     model = build(cell, kind, bidirectional=bidirectional, layers=layers)
     model.output = nn.Identity()  # type: ignore[assignment]
     peer, x, lengths = transplant(model, cell, layers, bidirectional), draw(kind), torch.tensor(LENGTHS)
@@ -102,7 +104,7 @@ def test_mean_and_last_are_those_of_packed_sequences(cell: str, kind: Kind, bidi
 @every_kind
 @every_direction
 @every_pooling
-def test_padding_changes_nothing(cell: str, kind: Kind, bidirectional: bool, pooling: str) -> None:
+def test_padding_changes_nothing(cell: str, kind: ModalityName, bidirectional: bool, pooling: str) -> None:
     model = build(cell, kind, bidirectional=bidirectional, pooling=pooling, layers=2)
     x = draw(kind, (*LENGTHS, 0))
     together = model(x)
@@ -117,7 +119,7 @@ def test_padding_changes_nothing(cell: str, kind: Kind, bidirectional: bool, poo
 @every_direction
 @every_pooling
 def test_empty_samples_have_finite_logits_and_gradients(
-    cell: str, kind: Kind, bidirectional: bool, pooling: str
+    cell: str, kind: ModalityName, bidirectional: bool, pooling: str
 ) -> None:
     model = build(cell, kind, bidirectional=bidirectional, pooling=pooling)
     logits = model(draw(kind, (0, 4, 0)))
@@ -129,7 +131,7 @@ def test_empty_samples_have_finite_logits_and_gradients(
 
 @every_cell
 @every_kind
-def test_every_true_step_counts(cell: str, kind: Kind) -> None:
+def test_every_true_step_counts(cell: str, kind: ModalityName) -> None:
     model = build(cell, kind, bidirectional=True)
     x = draw(kind, (5,))
     for step in range(5):
@@ -204,7 +206,7 @@ def test_length_is_up_to_the_last_true_step(present: list[list[bool]]) -> None:
 @every_kind
 @every_direction
 @pytest.mark.parametrize("layers", [1, 3])
-def test_cost_by_hand(cell: str, kind: Kind, bidirectional: bool, layers: int) -> None:
+def test_cost_by_hand(cell: str, kind: ModalityName, bidirectional: bool, layers: int) -> None:
     directions = 1 + bidirectional
     wide = directions * HIDDEN
     inputs = [WIDTH] + [wide] * (layers - 1)
@@ -325,7 +327,7 @@ def draw_trend(count: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.slow
 @every_cell
 @pytest.mark.parametrize(("kind", "task"), [("text", draw_order), ("series", draw_trend)])
-def test_learns(cell: str, kind: Kind, task: Callable[[int], tuple[Tensor, Tensor]]) -> None:
+def test_learns(cell: str, kind: ModalityName, task: Callable[[int], tuple[Tensor, Tensor]]) -> None:
     (x, labels), (unseen, truth) = task(768), task(512)
     channels = VOCABULARY if kind == "text" else 1
     model = create_model(cell, kind=kind, num_classes=2, in_channels=channels, input_size=x.shape[-1], hidden=24)

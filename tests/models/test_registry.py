@@ -14,7 +14,7 @@ from falconet.errors import ConfigError, UnknownNameError, UsageError
 from falconet.modalities import MODALITIES
 from falconet.models import MODELS, ModelEntry, create_model, find_model, list_models, models_for
 from falconet.models.registry import list_options, native_input
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ IMAGES = [
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("image", IMAGES), ("series", SERIES), ("text", TEXTS)])
-def test_models_for_a_kind(kind: Kind, expected: list[str]) -> None:
+def test_models_for_a_kind(kind: ModalityName, expected: list[str]) -> None:
     assert models_for(kind) == expected
 
 

@@ -27,7 +27,7 @@ from falconet.models.resnet import (
     ResNet1d,
     _Block,
 )
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 
 WIDTH = 8
 """Of networks that need not be large."""
@@ -257,7 +257,7 @@ def test_unknown_option(name: str, option: str, nearest: str) -> None:
         create_model(name, **options)
 
 
-def build_steps(kind: Kind, stem: str, **options: Any) -> ResNet1d:
+def build_steps(kind: ModalityName, stem: str, **options: Any) -> ResNet1d:
     channels = VOCABULARY if kind == "text" else CHANNELS
     sizes: dict[str, Any] = {"width": WIDTH, "embedding": 6, **options}
     model = create_model(
@@ -268,7 +268,7 @@ def build_steps(kind: Kind, stem: str, **options: Any) -> ResNet1d:
     return model
 
 
-def draw(kind: Kind, steps: int) -> Tensor:
+def draw(kind: ModalityName, steps: int) -> Tensor:
     return torch.randint(1, VOCABULARY, (1, steps)) if kind == "text" else torch.randn(1, CHANNELS, steps)
 
 
@@ -286,7 +286,7 @@ every_kind = pytest.mark.parametrize("kind", ["series", "text"])
 @given(steps=st.integers(1, 70) | st.sampled_from([1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33]), more=st.data())
 @settings(deadline=None, max_examples=12)
 @torch.no_grad()
-def test_padding_never_changes_an_answer(kind: Kind, stem: str, steps: int, more: st.DataObject) -> None:
+def test_padding_never_changes_an_answer(kind: ModalityName, stem: str, steps: int, more: st.DataObject) -> None:
     torch.manual_seed(steps)
     model = build_steps(kind, stem)
     x = draw(kind, steps)
@@ -299,7 +299,7 @@ def test_padding_never_changes_an_answer(kind: Kind, stem: str, steps: int, more
 @every_stem
 @every_kind
 @torch.no_grad()
-def test_padding_changes_no_training(kind: Kind, stem: str) -> None:
+def test_padding_changes_no_training(kind: ModalityName, stem: str) -> None:
     """Neither logits nor the statistics that are gathered for later."""
     torch.manual_seed(0)
     model = build_steps(kind, stem).train()
@@ -313,7 +313,7 @@ def test_padding_changes_no_training(kind: Kind, stem: str) -> None:
 @every_stem
 @every_kind
 @torch.no_grad()
-def test_every_step_counts(kind: Kind, stem: str) -> None:
+def test_every_step_counts(kind: ModalityName, stem: str) -> None:
     model, x = build_steps(kind, stem), draw(kind, 9)
     for step in range(9):
         changed = x.clone()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from falconet.errors import ConfigError
 from falconet.models import create_model
-from falconet.models.sequences import mark_steps
+from falconet.models.sequences import make_attention_mask
 from falconet.models.transformer import (
     EncoderBlock,
     LearnedPositions,
@@ -24,7 +24,7 @@ from falconet.models.transformer import (
     SinusoidalPositions,
     Transformer,
 )
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 
 VOCABULARY, CHANNELS, STEPS = 30, 3, 12
 LENGTHS = torch.tensor([7, 1, 4, 6])
@@ -41,7 +41,7 @@ def seeded() -> Iterator[None]:
         yield
 
 
-def build(kind: Kind = "text", **options: Any) -> Transformer:
+def build(kind: ModalityName = "text", **options: Any) -> Transformer:
     channels = VOCABULARY if kind == "text" else CHANNELS
     sizes: dict[str, Any] = {"input_size": STEPS, "in_channels": channels, "width": 16, **options}
     model = create_model("transformer", kind=kind, num_classes=5, **sizes)
@@ -49,7 +49,7 @@ def build(kind: Kind = "text", **options: Any) -> Transformer:
     return model.eval()
 
 
-def draw(kind: Kind, steps: int = STEPS) -> Tensor:
+def draw(kind: ModalityName, steps: int = STEPS) -> Tensor:
     return torch.randint(1, VOCABULARY, (1, steps)) if kind == "text" else torch.randn(1, CHANNELS, steps)
 
 
@@ -66,9 +66,9 @@ def test_attention_is_torchs(width: int, heads: int) -> None:
     nn.init.normal_(peer.out_proj.bias)
     attention.qkv.load_state_dict({"weight": peer.in_proj_weight, "bias": peer.in_proj_bias})
     attention.projection.load_state_dict(peer.out_proj.state_dict())
-    x, present = torch.randn(4, 7, width), mark_steps(LENGTHS, 7)
-    expected, _ = peer(x, x, x, key_padding_mask=~present)
-    torch.testing.assert_close(attention(x, present), expected, rtol=0, atol=1e-6)
+    x, attention_mask = torch.randn(4, 7, width), make_attention_mask(LENGTHS, 7)
+    expected, _ = peer(x, x, x, key_padding_mask=~attention_mask)
+    torch.testing.assert_close(attention(x, attention_mask), expected, rtol=0, atol=1e-6)
 
 
 @torch.no_grad()
@@ -92,9 +92,9 @@ def test_block_is_torchs_encoder_layer() -> None:
     }
     state |= {f"attention.qkv.{part}": peer.state_dict()[f"self_attn.in_proj_{part}"] for part in ("weight", "bias")}
     block.load_state_dict(state)
-    x, present = torch.randn(4, 7, 12), mark_steps(LENGTHS, 7)
-    expected = peer(x, src_key_padding_mask=~present)
-    torch.testing.assert_close(block(x, present)[present], expected[present], rtol=1e-5, atol=1e-5)
+    x, attention_mask = torch.randn(4, 7, 12), make_attention_mask(LENGTHS, 7)
+    expected = peer(x, src_key_padding_mask=~attention_mask)
+    torch.testing.assert_close(block(x, attention_mask)[attention_mask], expected[attention_mask], rtol=1e-5, atol=1e-5)
 
 
 @given(width=st.integers(1, 33), steps=st.integers(1, 50))
@@ -130,7 +130,7 @@ def test_learned_positions_are_no_more_than_were_built() -> None:
 @given(lengths=st.lists(st.integers(0, 10), min_size=1, max_size=4), more=st.integers(0, 9))
 @settings(deadline=None, max_examples=15)
 @torch.no_grad()
-def test_padding_never_changes_an_answer(kind: Kind, pooling: str, lengths: list[int], more: int) -> None:
+def test_padding_never_changes_an_answer(kind: ModalityName, pooling: str, lengths: list[int], more: int) -> None:
     torch.manual_seed(sum(lengths))
     model = build(kind, pooling=pooling)
     samples = [pad(draw(kind, length), max(1 - length, 0)) for length in lengths]
@@ -145,7 +145,7 @@ def test_padding_never_changes_an_answer(kind: Kind, pooling: str, lengths: list
 @every_pooling
 @every_position
 @torch.no_grad()
-def test_order_matters(kind: Kind, pooling: str, positions: str) -> None:
+def test_order_matters(kind: ModalityName, pooling: str, positions: str) -> None:
     model, x = build(kind, pooling=pooling, positions=positions), draw(kind)
     swapped = x.clone()
     swapped[..., [3, 7]] = x[..., [7, 3]]
@@ -157,7 +157,7 @@ def test_order_matters(kind: Kind, pooling: str, positions: str) -> None:
 
 @every_kind
 @torch.no_grad()
-def test_pooling(kind: Kind) -> None:
+def test_pooling(kind: ModalityName) -> None:
     for pooling in ("mean", "token"):
         model, x = build(kind, pooling=pooling), pad(draw(kind, 5), 3)
         states: list[Tensor] = []
@@ -221,7 +221,7 @@ def test_dropout_is_for_training_alone() -> None:
         ),
     ],
 )
-def test_options_with_no_such_value(kind: Kind, options: dict[str, Any], message: str) -> None:
+def test_options_with_no_such_value(kind: ModalityName, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         build(kind, **options)
     assert str(caught.value) == f"model.options.{message}"

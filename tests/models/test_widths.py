@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from falconet.artifact import ArtifactConfig, DataOrigin, Provenance, build_model, check_answer
+from falconet.artifact import ArtifactConfig, DataOrigin, Provenance, build_model, check_forward
 from falconet.errors import ArtifactError, ConfigError
 from falconet.models import create_model
 from falconet.models.widths import Factorized, Folded, apply_widths, read_widths
@@ -144,4 +144,4 @@ def test_outputs_are_as_many_as_labels() -> None:
     origin = Provenance(DataOrigin("digits", "00", 0, 0.1, 0.2), seed=0, epochs=1, best_epoch=1)
     config = ArtifactConfig("lenet_relu", spec, ABC, origin, widths={"fc2": [2, 128]})
     with pytest.raises(ArtifactError, match="widths: wanted 3 outputs, found 2"):
-        check_answer(build_model(config), torch.zeros(1, 1, 28, 28), config)
+        check_forward(build_model(config), torch.zeros(1, 1, 28, 28), config)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from falconet.explanation.pictures import AGAINST, FOR, Shown
-from falconet.explanation.reasons import Reason
+from falconet.explanation.reasons import ClassAttribution
 from falconet.report.adapters import _draw_image, draw_overlay
 
 
@@ -30,7 +30,7 @@ def test_evidence_colors_the_pixels_of_an_image(channels: int) -> None:
     image = np.full((4, 4, channels), 0.5)
     shades = np.zeros((4, 4))
     shades[0, 1], shades[2, 3] = 1.0, -1.0
-    element = draw_overlay(Reason("a<b", 0.9, Shown("image", image), shades))
+    element = draw_overlay(ClassAttribution("a<b", 0.9, Shown("image", image), shades))
     assert 'alt="evidence for a&lt;b: strongest at row 1 of 4, column 2 of 4"' in element
     pixels = open_picture(element)
     assert pixels.shape == (96, 96, 3)
@@ -46,7 +46,7 @@ def test_evidence_colors_the_pixels_of_an_image(channels: int) -> None:
 def test_evidence_stands_behind_the_line_of_a_series() -> None:
     shades = np.array([[0.0, 1.0, 0.0, -0.5]])
     element = draw_overlay(
-        Reason("up", 0.9, Shown("series", np.array([[0.0, 1.0, np.nan, 2.0]], dtype=np.float32)), shades)
+        ClassAttribution("up", 0.9, Shown("series", np.array([[0.0, 1.0, np.nan, 2.0]], dtype=np.float32)), shades)
     )
     assert 'aria-label="evidence for up: strongest at step 2 of 4"' in element
     strips = re.findall(
@@ -60,7 +60,7 @@ def test_evidence_stands_behind_the_line_of_a_series() -> None:
 
 def test_long_series_have_a_strip_for_many_steps() -> None:
     values = np.zeros((2, 1000), dtype=np.float32)
-    element = draw_overlay(Reason("up", 0.9, Shown("series", values), np.zeros((2, 1000))))
+    element = draw_overlay(ClassAttribution("up", 0.9, Shown("series", values), np.zeros((2, 1000))))
     assert element.count("<rect") == 60
     assert "evidence for up: none" in element
 
@@ -70,7 +70,7 @@ def test_spectra_are_pictures_with_low_bands_below() -> None:
     spectrum[0, 0] = np.nan
     shades = np.zeros((8, 5))
     shades[7, 2] = 1.0
-    pixels = open_picture(draw_overlay(Reason("nine", 0.5, Shown("series", spectrum), shades)))
+    pixels = open_picture(draw_overlay(ClassAttribution("nine", 0.5, Shown("series", spectrum), shades)))
     step = pixels.shape[0] // 8
     small = pixels[step // 2 :: step, step // 2 :: step].astype(int)
     assert np.abs(small[0, 2] - to_color(FOR)).max() < 40, "the highest band is the first row"
@@ -79,7 +79,7 @@ def test_spectra_are_pictures_with_low_bands_below() -> None:
 
 def test_texts_are_marked_and_escaped() -> None:
     element = draw_overlay(
-        Reason("a", 0.9, Shown("text", np.zeros(3), ("<b>", " no", " so")), np.array([1.0, -0.5, 0.0]))
+        ClassAttribution("a", 0.9, Shown("text", np.zeros(3), ("<b>", " no", " so")), np.array([1.0, -0.5, 0.0]))
     )
     assert re.findall(r'<mark class="(\w+)" style="--share: (\d+)%">([^<]*)</mark>', element) == [
         ("for", "60", "&lt;b&gt;"), ("against", "30", " no"), ("for", "0", " so"),

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page
 from falconet import metrics
 from falconet.evaluation import evaluate_logits
 from falconet.explanation.pictures import Shown
-from falconet.explanation.reasons import Account, Reason
+from falconet.explanation.reasons import ClassAttribution, ExplainedPrediction
 from falconet.report import Mistake, ModelReport, render_html
 from falconet.report.facts import draw_up
 from falconet.spec import ClassificationSpec, InputSpec, SeriesSpec, TextSpec
@@ -63,7 +63,7 @@ def invent(report: ModelReport, spec: InputSpec, names: tuple[str, ...], samples
     )
 
 
-def invent_accounts(spec: InputSpec, names: tuple[str, ...], samples: list[Any]) -> Iterator[Account]:
+def invent_accounts(spec: InputSpec, names: tuple[str, ...], samples: list[Any]) -> Iterator[ExplainedPrediction]:
     """Yield explanations of samples by evidence at random places."""
     generator = np.random.default_rng(1)
     for number, sample in enumerate(samples):
@@ -72,8 +72,8 @@ def invent_accounts(spec: InputSpec, names: tuple[str, ...], samples: list[Any])
         else:
             shown = Shown(spec.kind, sample / 255 if spec.kind == "image" else sample)
             shape = sample.shape[:2]
-        said, other = (Reason(label, 0.5, shown, generator.uniform(-1, 1, shape)) for label in names[:2])
-        yield Account(f"folder/{number}.bin", names[number % 2], said, other)
+        said, other = (ClassAttribution(label, 0.5, shown, generator.uniform(-1, 1, shape)) for label in names[:2])
+        yield ExplainedPrediction(f"folder/{number}.bin", names[number % 2], said, other)
 
 
 @pytest.fixture(scope="module")

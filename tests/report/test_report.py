@@ -16,7 +16,7 @@ from PIL import Image
 
 from falconet import RunResult, load_dataset, train
 from falconet.cli.training import show_result
-from falconet.evaluation import Answers
+from falconet.evaluation import SplitLogits
 from falconet.explanation.reasons import Reasons
 from falconet.report import ModelReport, render_card, render_html
 from falconet.report.facts import find_mistakes
@@ -154,7 +154,7 @@ def test_mistakes_are_the_most_confident_first() -> None:
     for index, value in wrong.items():
         logits[index] = 0
         logits[index, (split.labels[index] + 1) % 10] = value
-    mistakes = find_mistakes(Answers(split, logits, ()), [str(digit) for digit in range(10)])
+    mistakes = find_mistakes(SplitLogits(split, logits, ()), [str(digit) for digit in range(10)])
     assert [mistake.name for mistake in mistakes] == [split.samples.name(index) for index in (10, 20, 3)]
     assert mistakes[0].predicted == str((split.labels[10] + 1) % 10)
 
@@ -197,13 +197,13 @@ def solved(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
 
 def test_a_solved_output_layer_is_called_one(solved: RunResult, capsys: pytest.CaptureFixture[str]) -> None:
     page, card = ((solved.out / name).read_text(encoding="utf-8") for name in ("report.html", "README.md"))
-    assert "whose output layer was solved by logistic regression on fixed features of" in page
-    assert "No steps were taken: the output layer was solved by logistic regression" in page
-    assert "The output layer was solved by logistic regression on fixed features, with seed 0; nothing else" in card
+    assert "a linear probe: its output layer is fitted by logistic regression on frozen features of" in page
+    assert "No steps were taken: a linear probe, logistic regression on frozen features" in page
+    assert "A linear probe: the output layer is fitted by logistic regression on frozen features, with seed 0" in card
     assert _describe(solved.report, "model-1").curves == ()
     show_result(solved, json=False)
     shown = capsys.readouterr().out
-    assert "output layer solved by logistic regression on fixed features" in shown
+    assert "linear probe: logistic regression on frozen features" in shown
     for text in (page, card, shown):
         assert "1 epochs" not in text
         assert "epoch 1" not in text
@@ -287,4 +287,4 @@ def test_a_mistake_whose_file_has_gone_is_left_out(trained: RunResult, tmp_path:
     split = load_dataset(folder).splits["test"]
     (folder / split.samples.name(0)).unlink()
     logits = np.eye(2, dtype=np.float32)[1 - split.labels]
-    assert len(find_mistakes(Answers(split, logits, ()), ["0", "1"])) == len(split) - 1
+    assert len(find_mistakes(SplitLogits(split, logits, ()), ["0", "1"])) == len(split) - 1

@@ -7,13 +7,15 @@ import pytest
 from falconet.exporters.exporting import Export
 from falconet.exporters.parity import Parity
 from falconet.latency import Latency, SpeedRatio
-from falconet.report import Shrinking
+from falconet.report import CompressionSummary
 from tests.compression.test_resuming import make_hollow
 
 
-def make_shrinking(macs: int, before: list[float], after: list[float]) -> Shrinking:
+def make_shrinking(macs: int, before: list[float], after: list[float]) -> CompressionSummary:
     first, second = ({"torch": Latency(turns[0], 9.0, 9.0, 100, tuple(turns))} for turns in (before, after))
-    made: Shrinking = make_hollow(Shrinking, macs_before=100, macs_after=macs, before=first, after=second)
+    made: CompressionSummary = make_hollow(
+        CompressionSummary, macs_before=100, macs_after=macs, before=first, after=second
+    )
     return made
 
 
@@ -34,14 +36,14 @@ def test_which_network_is_faster(macs: int, factors: list[float], words: str) ->
     # The machine slows down by half in the midst of it, which concerns both.
     before = [1.0] * 10 + [1.5] * 10
     after = [time / factors[turn % len(factors)] for turn, time in enumerate(before)]
-    assert make_shrinking(macs, before, after).name_fastest() == words
+    assert make_shrinking(macs, before, after).describe_latency() == words
 
 
 def test_no_verdict_without_turns() -> None:
     before, after = ({"torch": Latency(time, time, time, 10)} for time in (1.0, 0.5))
-    found = make_hollow(Shrinking, macs_before=100, macs_after=50, before=before, after=after)
+    found = make_hollow(CompressionSummary, macs_before=100, macs_after=50, before=before, after=after)
     assert found.speed is None
-    assert found.name_fastest() == "not timed in turns: no ratio"
+    assert found.describe_latency() == "not timed in turns: no ratio"
 
 
 @pytest.mark.parametrize(
@@ -56,4 +58,4 @@ def test_integers_have_an_interval_too(after: float, words: str) -> None:
     speed = SpeedRatio(1 / after, 1 / after, 1 / after)
     parity = make_hollow(Parity, accuracy_drop=0.005)
     integers = make_hollow(Export, baseline_latency_ms=1.0, baseline_speed=speed, parity=parity)
-    assert make_hollow(Shrinking, integers=integers).name_integers().startswith(words)
+    assert make_hollow(CompressionSummary, integers=integers).describe_int8().startswith(words)

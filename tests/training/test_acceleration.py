@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from falconet import Callback, ImageSpec, Loader, Preprocess, SeriesSpec, TrainConfig, create_model, fit
+from falconet import Callback, ImagePreprocess, ImageSpec, Loader, SeriesSpec, TrainConfig, create_model, fit
 from falconet.data.preprocessing import create_preprocess
 from falconet.errors import ConfigError
 from falconet.memory import kept_memory
@@ -33,7 +33,7 @@ def make_loader(count: int = 64) -> Loader:
     images[labels == 0, :, :, :8] += 100
     images[labels == 1, :, :, 8:] += 100
     return Loader(
-        torch.from_numpy(images.astype(np.uint8)), torch.from_numpy(labels), Preprocess(SPEC), 16, None, "shuffle"
+        torch.from_numpy(images.astype(np.uint8)), torch.from_numpy(labels), ImagePreprocess(SPEC), 16, None, "shuffle"
     )
 
 

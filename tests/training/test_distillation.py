@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from falconet import ImageSpec, Preprocess, TrainConfig, fit, load_artifact, load_dataset, train
+from falconet import ImagePreprocess, ImageSpec, TrainConfig, fit, load_artifact, load_dataset, train
 from falconet.data.loader import Loader, load_inputs
 from falconet.data.preprocessing import create_preprocess
 from falconet.errors import ConfigError, PathError
@@ -19,7 +19,7 @@ from falconet.models import create_model
 from falconet.planning import plan_run
 from falconet.spec import SeriesSpec
 from falconet.training.devices import DevicePolicy
-from falconet.training.distillation import DistillationLoss, Teacher, compare_features, compare_logits
+from falconet.training.distillation import DistillationLoss, Teacher, feature_distillation_loss, logit_distillation_loss
 
 POLICY = DevicePolicy(torch.device("cpu"), torch.float32)
 LOGITS, WANTED = torch.tensor([[2.0, 0.0, -1.0], [0.5, 1.0, 0.0]]), torch.tensor([[1.0, 1.0, 0.0], [3.0, 0.0, 0.0]])
@@ -31,16 +31,16 @@ def test_distance_of_logits_by_hand() -> None:
     for found, wanted in zip(LOGITS.double().numpy(), WANTED.double().numpy(), strict=True):
         p, q = (np.exp(values / temperature) / np.exp(values / temperature).sum() for values in (wanted, found))
         expected += 16 * (p * np.log(p / q)).sum() / 2
-    assert compare_logits(LOGITS, WANTED, temperature).item() == pytest.approx(expected, rel=1e-5)
-    assert compare_logits(WANTED, WANTED, temperature).item() == pytest.approx(0, abs=1e-7)
+    assert logit_distillation_loss(LOGITS, WANTED, temperature).item() == pytest.approx(expected, rel=1e-5)
+    assert logit_distillation_loss(WANTED, WANTED, temperature).item() == pytest.approx(0, abs=1e-7)
 
 
 def test_distance_of_features_by_hand() -> None:
     mine, theirs = torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
     rows = np.array([[1, 1], [1, 2]]) / np.sqrt([[2], [5]])
     expected = ((rows - np.eye(2)) ** 2).sum() / 2
-    assert compare_features(mine, theirs).item() == pytest.approx(expected, rel=1e-5)
-    assert compare_features(mine, 7 * mine.flip(1)).item() == pytest.approx(0, abs=1e-7)
+    assert feature_distillation_loss(mine, theirs).item() == pytest.approx(expected, rel=1e-5)
+    assert feature_distillation_loss(mine, 7 * mine.flip(1)).item() == pytest.approx(0, abs=1e-7)
 
 
 def test_features_are_what_the_output_layer_sees() -> None:
@@ -59,14 +59,14 @@ LARGE = ImageSpec((3, 20, 20), (0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
 def test_a_teacher_sees_what_it_would_see_of_the_raw_image() -> None:
     """But for what scaling twice rounds away: here the image has the student's size already."""
     images = torch.randint(0, 256, (2, 8, 8, 1), dtype=torch.uint8)
-    student, own = Preprocess(SMALL), Preprocess(LARGE)
+    student, own = ImagePreprocess(SMALL), ImagePreprocess(LARGE)
     teacher = Teacher(nn.Flatten(), own, student)
     torch.testing.assert_close(teacher(student(images)), own(images).flatten(1), rtol=1e-4, atol=1e-4)
 
 
 def test_an_equal_input_is_passed_on_as_it_is() -> None:
     x = torch.randn(2, 1, 12, 12)
-    assert torch.equal(Teacher(nn.Flatten(), Preprocess(SMALL), Preprocess(SMALL))(x), x.flatten(1))
+    assert torch.equal(Teacher(nn.Flatten(), ImagePreprocess(SMALL), ImagePreprocess(SMALL))(x), x.flatten(1))
 
 
 def test_teachers_that_cannot_teach() -> None:

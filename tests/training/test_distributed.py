@@ -18,7 +18,7 @@ import pytest
 
 from falconet import load_artifact
 from falconet.errors import ConfigError
-from falconet.runs import split_batch
+from falconet.preparation import split_batch
 from falconet.training.distributed import SINGLE_PROCESS, ProcessGroup, init_process_group, is_lost
 
 FIT = """

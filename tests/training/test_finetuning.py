@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from falconet import Callback, TrainConfig, create_model, fit
-from falconet.models.info import find_outputs
+from falconet.models.info import find_classifiers
 from falconet.training import EpochRow
 from falconet.training.finetuning import find_block, freeze, is_frozen, scale_rates
 from falconet.training.optimizers import make_optimizer
@@ -134,14 +134,14 @@ def test_what_the_caller_froze_stays_frozen() -> None:
 def test_the_output_layer_is_the_one_that_makes_the_logits(name: str, output: str | None) -> None:
     with torch.device("meta"):
         network = create_model(name, num_classes=7)
-    (found,) = find_outputs(network)
+    (found,) = find_classifiers(network)
     assert output in (None, found)
     assert len(network.get_parameter(f"{found}.weight")) == 7
 
 
 def test_distilled_networks_of_timm_have_two_output_layers() -> None:
     network = create_model("timm:deit_tiny_distilled_patch16_224", num_classes=7)
-    assert find_outputs(network) == ("head", "head_dist")
+    assert find_classifiers(network) == ("head", "head_dist")
     freeze(network, TrainConfig(freeze="backbone"), 1)
     learning = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
     assert learning == {"head.weight", "head.bias", "head_dist.weight", "head_dist.bias"}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from falconet import Callback, ImageSpec, Loader, TrainConfig, create_model, fit, load_dataset
 from falconet.data.loader import load_inputs
-from falconet.data.preprocessing import Preprocess
+from falconet.data.preprocessing import ImagePreprocess
 from falconet.training import EpochRow
 from falconet.training.diagnoses import Diagnosis, LayerStats, diagnose
 from falconet.training.layer_monitor import LayerMonitor, choose_stride
@@ -245,7 +245,7 @@ def load_digits(
             labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(5))]
         sampler: Literal["shuffle", "sequential"] = "shuffle" if name == "train" else "sequential"
         size = batch_size if name == "train" else 256
-        loaders.append(Loader(load_inputs(part, spec).inputs, labels, Preprocess(spec), size, sampler=sampler))
+        loaders.append(Loader(load_inputs(part, spec).inputs, labels, ImagePreprocess(spec), size, sampler=sampler))
     return loaders[0], loaders[1]
 
 

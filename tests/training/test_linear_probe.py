@@ -15,7 +15,7 @@ from falconet.training.config import TrainConfig
 from falconet.training.linear_probe import (
     INVERSE_PENALTIES,
     RIDGES,
-    Solution,
+    LinearProbe,
     Solver,
     assign_folds,
     extract_features,
@@ -25,7 +25,7 @@ from falconet.training.linear_probe import (
     solve,
     take_rows,
 )
-from falconet.training.loop import make_plain, solve_output
+from falconet.training.loop import fit_linear_probe, without_augmentation
 
 
 def make_clusters(samples: int, width: int, classes: int, seed: int = 0, spread: float = 1.5) -> tuple[Tensor, Tensor]:
@@ -159,7 +159,7 @@ def test_balanced_weights_find_the_rare_class(solver: Solver) -> None:
     balanced = solve(features, labels, 2, solver, class_weights=torch.tensor([600 / 1140, 600 / 60]))
     rare = labels == 1
 
-    def recall(solution: Solution) -> float:
+    def recall(solution: LinearProbe) -> float:
         return float((solution.apply(features[rare]).argmax(dim=1) == 1).float().mean())
 
     assert recall(plain) < 0.6
@@ -195,14 +195,14 @@ def test_samples_that_belong_together_are_left_out_together() -> None:
     people = torch.arange(40).repeat_interleave(5)
     features = torch.randn(40, 30, generator=generator)[people] + 0.01 * torch.randn(200, 30, generator=generator)
     labels = torch.randint(0, 2, (40,), generator=generator)[people]
-    apart, together = solve(features, labels, 2), solve(features, labels, 2, families=people)
+    apart, together = solve(features, labels, 2), solve(features, labels, 2, groups=people)
     assert apart.accuracy is not None
     assert apart.accuracy > 0.9
     assert together.accuracy is not None
     assert together.accuracy < 0.7
     assert solve(features, labels, 2, "ridge").accuracy is not None
-    assert solve(features, labels, 2, "ridge", families=people).accuracy is None
-    assert solve(features, labels, 2, "ridge", families=torch.arange(200)).left_out == 200
+    assert solve(features, labels, 2, "ridge", groups=people).accuracy is None
+    assert solve(features, labels, 2, "ridge", groups=torch.arange(200)).left_out == 200
     folds = assign_folds(labels, generator, people)
     assert folds is not None
     assert all(len(set(folds[people == person].tolist())) == 1 for person in range(40))
@@ -235,10 +235,10 @@ def test_of_more_features_than_fit_in_memory_some_samples_are_solved_for(monkeyp
     train = Loader(images, torch.arange(30) % 3, create_preprocess(spec, None), 8)
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     config = TrainConfig(epochs=1, linear_probe="logistic")
-    assert solve_output(model, train, config).left_out == 30
+    assert fit_linear_probe(model, train, config).left_out == 30
     monkeypatch.setattr("falconet.training.linear_probe._MAX_VALUES", 4 * 21)
-    assert solve_output(model, train, config).left_out == 21
-    drawn = torch.cat([labels for _, labels in make_plain(train, 21).epoch(1)])
+    assert fit_linear_probe(model, train, config).left_out == 21
+    drawn = torch.cat([labels for _, labels in without_augmentation(train, 21).epoch(1)])
     assert len(drawn) == 21
     assert not torch.equal(drawn, torch.arange(21) % 3)
 

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from falconet import Callback, FitResult, ImageAugmentation, ImageSpec, TrainConfig, fit
 from falconet.data.loader import Loader, Sampler
-from falconet.data.preprocessing import Preprocess
+from falconet.data.preprocessing import ImagePreprocess
 from falconet.errors import ConfigError, DataError, OutOfMemoryError
 from falconet.storage import write_json
 from falconet.training import EpochRow
-from falconet.training.loop import check_batches, count
+from falconet.training.loop import check_batches
 from falconet.training.state import Progress
 
 CONFIG = TrainConfig(epochs=4, batch_size=8, learning_rate=0.01, ema_decay=0.9)
@@ -40,7 +40,7 @@ def make_loader(count: int, *, training: bool, seed: int = 0, augmentation: Imag
     images = torch.from_numpy(pixels.astype(np.uint8))
     sampler: Sampler = "shuffle" if training else "sequential"
     distortion = augmentation if training else None
-    return Loader(images, torch.from_numpy(labels), Preprocess(SPEC), 8, distortion, sampler, seed)
+    return Loader(images, torch.from_numpy(labels), ImagePreprocess(SPEC), 8, distortion, sampler, seed)
 
 
 def make_model(seed: int = 0) -> nn.Module:
@@ -345,9 +345,9 @@ def test_a_class_of_weight_zero_is_not_learned() -> None:
 
 def test_steps_add_up_by_their_samples() -> None:
     progress = Progress(steps=2, loss=10.0, hits=3, samples=8)
-    count(progress, 0.5, hits=2, samples=3)
+    progress.update(0.5, hits=2, samples=3)
     assert progress == Progress(steps=3, loss=11.5, hits=5, samples=11)
-    count(progress, 1.0, hits=2, samples=3)
+    progress.update(1.0, hits=2, samples=3)
     assert progress == Progress(steps=4, loss=14.5, hits=7, samples=14)
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from falconet import MODELS, TrainConfig, create_model
-from falconet.training.optimizers import make_average, make_optimizer
+from falconet.training.optimizers import make_ema, make_optimizer
 
 
 def test_only_weights_of_two_or_more_dimensions_decay() -> None:
@@ -119,7 +119,7 @@ def test_twenty_steps_give_the_weights_of_torch_to_the_last_bit(
 def test_average_follows_its_formula_and_leaves_integers_alone() -> None:
     model = nn.Linear(1, 1, bias=False)
     model.register_buffer("position", torch.tensor([7, 4999]))
-    average = make_average(model, decay=0.5)
+    average = make_ema(model, decay=0.5)
     averaged: Any = average.module
     expected, values = 0.0, [1.0, 2.0, 4.0, 8.0]
     for count, value in enumerate(values):

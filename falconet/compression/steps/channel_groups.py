@@ -1,4 +1,4 @@
-"""Which channels of a network must go together, by the dependency graph of torch-pruning, and the cut itself.
+"""Groups of channels that must be pruned together, by torch-pruning's dependency graph, and the pruning itself.
 
 Fang, Ma, Song, Mi and Wang, "DepGraph: towards any structural pruning" (CVPR 2023). The graph only says which entries
 of which layers belong to one channel; layers are cut by `falconet.models.widths.resize_layer`.
@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from falconet.errors import ConfigError, MissingExtraError
-from falconet.models.info import ModelInfo, find_learned_outputs, get_model_info
+from falconet.models.info import ModelInfo, find_trainable_classifiers, get_model_info
 from falconet.models.widths import ConvOrLinear, count_widths, is_depthwise, resize_layer
 
-CHANNELWISE = frozenset(
+_CHANNELWISE = frozenset(
     (
         *("Relu", "LeakyRelu", "Elu", "Silu", "Gelu", "Mish", "Tanh", "Sigmoid"),
         *("Hardtanh", "Hardswish", "Hardsigmoid", "Softplus", "NativeDropout"),
@@ -30,29 +30,30 @@ CHANNELWISE = frozenset(
         *("T", "Addmm", "Mm"),
     )
 )
-"""Operations, by autograd's names, that do to each channel the same and let none see another.
+"""Operations, by autograd's names, that treat all channels alike and each by itself.
 
 The matrix products are those of dense layers, which autograd shows beside them.
 """
-JOINTS = frozenset({"_ConcatOp", "_ReshapeOp"})
+_JOINTS = frozenset({"_ConcatOp", "_ReshapeOp"})
 """Operations, by torch-pruning's names, through which it follows single channels: concatenation and flattening."""
-EXAMPLES = 4
+_EXAMPLES = 4
 _TOLERANCE = 1e-6
-"""Of logits in double precision, by the largest of them. Set by hand: far above rounding, far below a lost channel."""
+"""Largest difference of logits in double precision, as a fraction of the largest one. Set by hand: far above rounding,
+far below a lost channel."""
 
 
 @dataclass(frozen=True, eq=False)
 class ChannelGroup:
-    """Channels of one or several layers that can only go together."""
+    """Channels of one or several layers that can only be pruned together."""
 
     name: str
-    """The first layer that makes them."""
+    """Name of the first layer that produces the channels."""
     scores: Float[Tensor, " channels"]
     """Importance: the channels' squared weights in all layers, the group's mean 1."""
     outs: Mapping[str, Int64[Tensor, "_"]]
-    """Layer or normalization -> for each of its outputs the channel of this group that it is; -1: none."""
+    """Layer or normalization -> index in this group of each of its output channels; -1: none."""
     ins: Mapping[str, Int64[Tensor, "_"]]
-    """Layer -> the same for its inputs."""
+    """Layer -> index in this group of each of its input channels; -1: none."""
 
 
 @torch.inference_mode(mode=False)
@@ -67,9 +68,9 @@ def find_groups(model: nn.Module) -> tuple[list[ChannelGroup], dict[str, str]]:
         raise MissingExtraError("compress", "pruning channels") from error
     network = copy.deepcopy(model).eval().requires_grad_()
     names = {module: name for name, module in network.named_modules()}
-    outputs = {network.get_submodule(name) for name in find_learned_outputs(network)}
+    outputs = {network.get_submodule(name) for name in find_trainable_classifiers(network)}
     importance = torch_pruning.importance.GroupMagnitudeImportance()
-    graph = build_graph(network, torch_pruning.DependencyGraph())
+    graph = _build_graph(network, torch_pruning.DependencyGraph())
     groups: list[ChannelGroup] = []
     reasons: dict[str, str] = {}
     seen: set[str] = set()
@@ -77,13 +78,13 @@ def find_groups(model: nn.Module) -> tuple[list[ChannelGroup], dict[str, str]]:
         if name in seen or not isinstance(module, ConvOrLinear) or module not in graph.module2node:
             continue
         try:
-            found = graph.get_pruning_group(module, choose_cut(module, graph), list(range(count_widths(module)[0])))
+            found = graph.get_pruning_group(module, _choose_cut(module, graph), list(range(count_widths(module)[0])))
         except Exception:  # The library fails as it likes.
             reasons[name] = "torch-pruning cannot follow its channels"
             continue
-        made = {names[item.dep.target.module] for item in found if is_made(item, graph)}
+        made = {names[item.dep.target.module] for item in found if _is_made(item, graph)}
         seen |= made
-        reason = find_obstacle(found, graph, outputs, names)
+        reason = _find_obstacle(found, graph, outputs, names)
         if reason is None:
             groups.append(_translate(found, graph, importance(found), names))
         else:
@@ -95,22 +96,22 @@ def find_groups(model: nn.Module) -> tuple[list[ChannelGroup], dict[str, str]]:
     return groups, {name: reason for name, reason in reasons.items() if name not in grouped}
 
 
-def build_graph(network: nn.Module, graph: Any) -> Any:
+def _build_graph(network: nn.Module, graph: Any) -> Any:
     """Return torch-pruning's graph of a network, followed through a forward pass. Raises ConfigError where it fails."""
     blank = get_model_info(network).make_blank()
     try:
         with torch.enable_grad():
             return graph.build_dependency(network, blank, verbose=False)
     except Exception as error:  # The library fails as it likes at operations that it does not know.
-        raise make_untraceable_error(f"{type(error).__name__}: {error}") from error
+        raise _make_untraceable_error(f"{type(error).__name__}: {error}") from error
 
 
-def choose_cut(layer: ConvOrLinear, graph: Any) -> Any:
+def _choose_cut(layer: ConvOrLinear, graph: Any) -> Any:
     """Return torch-pruning's operation that takes away outputs of a layer."""
     return graph.get_pruner_of_module(layer).prune_out_channels
 
 
-def is_made(item: Any, graph: Any) -> bool:
+def _is_made(item: Any, graph: Any) -> bool:
     """Tell whether an item of torch-pruning's group is about the outputs of a layer with weights."""
     return isinstance(item.dep.target.module, ConvOrLinear) and graph.is_out_channel_pruning_fn(item.dep.handler)
 
@@ -119,18 +120,18 @@ def has_matrix(module: nn.Module) -> bool:
     return any(parameter.ndim > 1 for parameter in module.parameters(recurse=False))
 
 
-def find_obstacle(group: Any, graph: Any, outputs: set[nn.Module], names: Mapping[nn.Module, str]) -> str | None:
+def _find_obstacle(group: Any, graph: Any, outputs: set[nn.Module], names: Mapping[nn.Module, str]) -> str | None:
     """Return why the channels of torch-pruning's group must stay; None where they need not."""
     for item in group:
         node, module = item.dep.target, item.dep.target.module
         if isinstance(module, nn.Parameter):
             return "tied to a parameter outside of layers"
-        if is_made(item, graph) and module in outputs:
+        if _is_made(item, graph) and module in outputs:
             return "the output layer, whose classes stay"
         if module in names:
             if not _is_known(module):
                 return f"tied to {names[module]} ({type(module).__name__})"
-        elif not (type(module).__name__ in JOINTS or is_channelwise(node.grad_fn)):
+        elif not (type(module).__name__ in _JOINTS or _is_channelwise(node.grad_fn)):
             return f"tied to an operation that mixes or moves channels, {node.grad_fn.name().rpartition('Backward')[0]}"
     if any(len(set(item.idxs)) < len(item.idxs) for item in group):
         return "tied to a layer that sees its channels twice"
@@ -144,13 +145,13 @@ def _is_known(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear | _BatchNorm) or not [*module.parameters(), *module.buffers()]
 
 
-def is_channelwise(operation: Any) -> bool:
-    """Tell whether an operation of autograd's does to each channel the same."""
+def _is_channelwise(operation: Any) -> bool:
+    """Tell whether an operation of autograd's treats all channels alike."""
     name = operation.name().rpartition("Backward")[0]
     if name == "ConstantPadNd":
         dimensions = len(operation._input_metadata[0].shape)
         return not any(operation._saved_pad[2 * (dimensions - 2) :])
-    return name in CHANNELWISE
+    return name in _CHANNELWISE
 
 
 def _translate(group: Any, graph: Any, scores: Tensor, names: Mapping[nn.Module, str]) -> ChannelGroup:
@@ -169,7 +170,7 @@ def _translate(group: Any, graph: Any, scores: Tensor, names: Mapping[nn.Module,
 
 
 Chosen = Sequence[Int64[Tensor, "_"]]
-"""Of each group, the channels that go."""
+"""Indices of the channels to remove, for each group."""
 
 
 def cut_channels(model: nn.Module, groups: Sequence[ChannelGroup], chosen: Chosen) -> nn.Module:
@@ -177,7 +178,7 @@ def cut_channels(model: nn.Module, groups: Sequence[ChannelGroup], chosen: Chose
     pruned = copy.deepcopy(model)
     for side in ("outs", "ins"):
         for name, gone in mark_removed(groups, chosen, side).items():
-            resize_layer(find_cut(pruned, name), **{side: (~gone).nonzero().flatten()})
+            resize_layer(_find_cut(pruned, name), **{side: (~gone).nonzero().flatten()})
     return pruned
 
 
@@ -187,7 +188,7 @@ def zero_channels(model: nn.Module, groups: Sequence[ChannelGroup], chosen: Chos
     with torch.no_grad():
         for side in ("outs", "ins"):
             for name, gone in mark_removed(groups, chosen, side).items():
-                layer = find_cut(silent, name)
+                layer = _find_cut(silent, name)
                 for parameter in layer.parameters(recurse=False):
                     if side == "outs":
                         parameter[gone] = 0
@@ -207,7 +208,7 @@ def mark_removed(groups: Sequence[ChannelGroup], chosen: Chosen, side: str) -> d
     return marked
 
 
-def find_cut(model: nn.Module, name: str) -> ConvOrLinear | _BatchNorm:
+def _find_cut(model: nn.Module, name: str) -> ConvOrLinear | _BatchNorm:
     module = model.get_submodule(name)
     assert isinstance(module, ConvOrLinear | _BatchNorm)
     return module
@@ -215,11 +216,11 @@ def find_cut(model: nn.Module, name: str) -> ConvOrLinear | _BatchNorm:
 
 @torch.no_grad()
 def check_removal(model: nn.Module, groups: Sequence[ChannelGroup], chosen: Chosen) -> None:
-    """Raise ConfigError unless a network without channels answers as the whole one does where these are zero.
+    """Raise ConfigError unless a network without channels gives the logits of the whole one with these at zero.
 
     So no mistake of the graph, which knows other libraries' networks by their traces alone, goes unseen.
     """
-    example = draw_example(get_model_info(model))
+    example = _draw_example(get_model_info(model))
     answers = []
     for network in (cut_channels(model, groups, chosen), zero_channels(model, groups, chosen)):
         network.eval().double()
@@ -229,20 +230,20 @@ def check_removal(model: nn.Module, groups: Sequence[ChannelGroup], chosen: Chos
         try:
             answers.append(network(example))
         except (RuntimeError, ValueError, IndexError) as error:
-            raise make_untraceable_error(" ".join(str(error).split())) from error
+            raise _make_untraceable_error(" ".join(str(error).split())) from error
     pruned, silent = answers
     difference, most = float((pruned - silent).abs().max()), float(silent.abs().max())
     if not difference <= _TOLERANCE * most:
-        raise make_untraceable_error(f"logits off by {difference:.2g}, of up to {most:.2g}")
+        raise _make_untraceable_error(f"logits off by {difference:.2g}, of up to {most:.2g}")
 
 
-def make_untraceable_error(reason: str) -> ConfigError:
+def _make_untraceable_error(reason: str) -> ConfigError:
     return ConfigError(f"model: wanted a network whose channels can be followed, found another: {reason}")
 
 
-def draw_example(info: ModelInfo) -> Tensor:
-    """Return a batch, in double precision where it is no text."""
-    blank = info.make_blank().expand(EXAMPLES, *info.shape)
+def _draw_example(info: ModelInfo) -> Tensor:
+    """Return an example batch, in double precision unless it is text."""
+    blank = info.make_blank().expand(_EXAMPLES, *info.shape)
     if not blank.is_floating_point():
         return blank
     return torch.randn(blank.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

@@ -1,6 +1,6 @@
-"""Whole channels go, the least important first.
+"""Pruning of whole channels, the least important first.
 
-What comes back is an ordinary module, which trains, saves, reloads (see `falconet.models.widths`) and exports as any
+The result is an ordinary module, which trains, saves, reloads (see `falconet.models.widths`) and exports as any
 other. The network must be one of `create_model`, which knows its input.
 """
 
@@ -32,11 +32,11 @@ from falconet.models.widths import (
 
 ChannelScope = Literal["layer", "global"]
 
-MIN_CHANNELS = 0.1
+_MIN_CHANNELS = 0.1
 """Fraction of a group's channels that a ranking over all groups leaves at least: a layer of few channels is a
 bottleneck. Set by hand, not tuned."""
-FINENESS = 256
-"""Fractions of channels are tried in steps of one in so many to reach a fraction of MACs. Set by hand, not tuned."""
+_FINENESS = 256
+"""Number of steps in which fractions of channels are tried to reach a fraction of MACs. Set by hand, not tuned."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,9 @@ class PruneChannels:
         Raises MissingExtraError without torch-pruning, and ConfigError where no channels can be found.
         """
         groups, _ = find_groups(model)
-        costs = count_costs(model)
-        most = self.choose_fraction(groups, (FINENESS - 1) / FINENESS)
-        return estimate_macs(costs, groups, most) / max(sum(costs.values()), 1)
+        costs = _count_costs(model)
+        most = self.choose_fraction(groups, (_FINENESS - 1) / _FINENESS)
+        return _estimate_macs(costs, groups, most) / max(sum(costs.values()), 1)
 
     def find_untouched(self, model: nn.Module) -> dict[str, str]:
         """Return the layers whose output channels all stay, each with the reason. Raises as a call does."""
@@ -128,29 +128,29 @@ class PruneChannels:
             return self.choose_for_macs(self.macs, model, groups)
         if isinstance(self.amount, Mapping):
             _check_names(self.amount, model, groups, reasons)
-            chosen = [choose_least(group, find_fraction(self.amount, group)) for group in groups]
-            return fill_blocks(groups, chosen, self.multiple)
+            chosen = [_choose_least(group, _find_fraction(self.amount, group)) for group in groups]
+            return _fill_blocks(groups, chosen, self.multiple)
         assert self.amount is not None
         return self.choose_fraction(groups, self.amount)
 
     def choose_fraction(self, groups: Sequence[ChannelGroup], fraction: float) -> list[Tensor]:
         """Return the least important channels of each group, or of all together."""
-        return fill_blocks(groups, choose_fraction(groups, fraction, self.scope), self.multiple)
+        return _fill_blocks(groups, _choose_fraction(groups, fraction, self.scope), self.multiple)
 
     def choose_for_macs(self, macs: float, model: nn.Module, groups: Sequence[ChannelGroup]) -> list[Tensor]:
         """Return few channels without which at most this fraction of MACs is left, by halving the interval.
 
         At the step that comes below it, only as many groups lose more as it takes, those of the least important first.
         """
-        costs = count_costs(model)
+        costs = _count_costs(model)
 
         def choose(step: int) -> list[Tensor]:
-            return self.choose_fraction(groups, step / FINENESS)
+            return self.choose_fraction(groups, step / _FINENESS)
 
         def measure(chosen: Sequence[Tensor]) -> float:
-            return estimate_macs(costs, groups, chosen) / max(sum(costs.values()), 1)
+            return _estimate_macs(costs, groups, chosen) / max(sum(costs.values()), 1)
 
-        few, many = 0, FINENESS - 1
+        few, many = 0, _FINENESS - 1
         if measure(choose(many)) > macs:
             least = math.ceil(100 * measure(choose(many))) / 100
             raise ConfigError(f"macs: wanted a fraction from {least}, of this network, found {macs:.3g}")
@@ -179,13 +179,13 @@ def _mix(
     return made
 
 
-def count_costs(model: nn.Module) -> dict[str, int]:
+def _count_costs(model: nn.Module) -> dict[str, int]:
     """Return layer -> multiply-accumulates for one input."""
     info = get_model_info(model)
     return {layer.name: layer.macs for layer in count_complexity(model, info.shape, kind=info.kind).layers}
 
 
-def estimate_macs(costs: Mapping[str, int], groups: Sequence[ChannelGroup], chosen: Sequence[Tensor]) -> float:
+def _estimate_macs(costs: Mapping[str, int], groups: Sequence[ChannelGroup], chosen: Sequence[Tensor]) -> float:
     """Return the MACs that are left: a layer's are in proportion to its outputs and to its inputs."""
     left: dict[str, float] = dict(costs)
     for side in ("outs", "ins"):
@@ -207,34 +207,34 @@ def _check_names(
             raise UnknownNameError("layer", name, known)
 
 
-def find_fraction(fractions: Mapping[str, float], group: ChannelGroup) -> float:
+def _find_fraction(fractions: Mapping[str, float], group: ChannelGroup) -> float:
     return min((fractions[name] for name in group.outs if name in fractions), default=0.0)
 
 
-def choose_fraction(groups: Sequence[ChannelGroup], fraction: float, scope: ChannelScope) -> list[Tensor]:
+def _choose_fraction(groups: Sequence[ChannelGroup], fraction: float, scope: ChannelScope) -> list[Tensor]:
     """Return the least important channels of each group, or of all together."""
     if scope == "layer":
-        return [choose_least(group, fraction) for group in groups]
-    ranks = [protect(group, MIN_CHANNELS) for group in groups]
+        return [_choose_least(group, fraction) for group in groups]
+    ranks = [_protect(group, _MIN_CHANNELS) for group in groups]
     everything = torch.cat([*ranks, torch.empty(0)])
     gone = torch.zeros(len(everything), dtype=torch.bool)
-    gone[everything.argsort(stable=True)[: round_down(fraction * len(everything))]] = True
+    gone[everything.argsort(stable=True)[: _round_down(fraction * len(everything))]] = True
     gone &= everything.isfinite()
     return [part.nonzero().flatten() for part in torch.split(gone, [len(scores) for scores in ranks])]
 
 
-def choose_least(group: ChannelGroup, fraction: float) -> Int64[Tensor, " removed"]:
-    scores = protect(group)
-    most = min(round_down(fraction * len(scores)), int(scores.isfinite().sum()))
+def _choose_least(group: ChannelGroup, fraction: float) -> Int64[Tensor, " removed"]:
+    scores = _protect(group)
+    most = min(_round_down(fraction * len(scores)), int(scores.isfinite().sum()))
     return scores.argsort(stable=True)[:most]
 
 
-def fill_blocks(groups: Sequence[ChannelGroup], chosen: Sequence[Tensor], multiple: int) -> list[Tensor]:
+def _fill_blocks(groups: Sequence[ChannelGroup], chosen: Sequence[Tensor], multiple: int) -> list[Tensor]:
     """Return the channels that go, without the best ones of each layer whose last block would not be full."""
-    return [fill_block(group, gone, multiple) for group, gone in zip(groups, chosen, strict=True)]
+    return [_fill_block(group, gone, multiple) for group, gone in zip(groups, chosen, strict=True)]
 
 
-def fill_block(group: ChannelGroup, gone: Tensor, multiple: int) -> Int64[Tensor, " removed"]:
+def _fill_block(group: ChannelGroup, gone: Tensor, multiple: int) -> Int64[Tensor, " removed"]:
     """Return the channels of one group that go; layers over several others' channels come after them."""
     going = torch.zeros(len(group.scores), dtype=torch.bool).index_fill(0, gone, True)
     layers = [torch.unique(owners[owners >= 0]) for owners in group.outs.values()]
@@ -245,7 +245,7 @@ def fill_block(group: ChannelGroup, gone: Tensor, multiple: int) -> Int64[Tensor
     return going.nonzero().flatten()
 
 
-def protect(group: ChannelGroup, least: float = 0.0) -> Float[Tensor, " channels"]:
+def _protect(group: ChannelGroup, least: float = 0.0) -> Float[Tensor, " channels"]:
     """Return a group's scores, infinite where a channel must stay: the best ones and each layer's last one.
 
     Layers that are concatenated make different channels of one group, so that some could lose all.
@@ -258,6 +258,6 @@ def protect(group: ChannelGroup, least: float = 0.0) -> Float[Tensor, " channels
     return scores
 
 
-def round_down(number: float) -> int:
+def _round_down(number: float) -> int:
     """Return the whole number below, where 0.7 * 10 counts as 7."""
     return math.floor(number + 1e-9)

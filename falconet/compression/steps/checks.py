@@ -1,4 +1,4 @@
-"""What steps may be told, and which tensors they act on. Checks raise ConfigError with what was wanted and found."""
+"""Checks of steps' settings, and the tensors that steps act on. Errors state what was wanted and found."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from falconet.compression.steps.constraints import Constrained, find_tensor
 from falconet.errors import ConfigError, UnknownNameError
 
 _Setting = TypeVar("_Setting")
-FLAT = "has fewer than two dimensions"
-INTEGER = "is not floating-point"
-EMPTY = "has no elements"
-INFINITE = "holds values that are not finite"
+_FLAT = "has fewer than two dimensions"
+_INTEGER = "is not floating-point"
+_EMPTY = "has no elements"
+_INFINITE = "holds values that are not finite"
 _ZERO = "holds zeros only"
-UNNAMED = "is not named in "
+_UNNAMED = "is not named in "
 
 
 def check_step_fraction(name: str, value: object) -> None:
-    check_each(name, value, is_fraction, "a fraction from 0 to below 1")
+    _check_each(name, value, is_fraction, "a fraction from 0 to below 1")
 
 
 def check_whole(name: str, value: object, least: int, most: int) -> None:
-    check_each(name, value, lambda item: _is_whole(item, least, most), f"a whole number from {least} to {most}")
+    _check_each(name, value, lambda item: _is_whole(item, least, most), f"a whole number from {least} to {most}")
 
 
 def check_bits(name: str, value: object) -> None:
     wanted = "a whole number from 2 to 8 or 'ternary'"
-    check_each(name, value, lambda item: item == "ternary" or _is_whole(item, 2, 8), wanted)
+    _check_each(name, value, lambda item: item == "ternary" or _is_whole(item, 2, 8), wanted)
 
 
-def check_each(name: str, value: object, is_right: Callable[[object], bool], wanted: str) -> None:
+def _check_each(name: str, value: object, is_right: Callable[[object], bool], wanted: str) -> None:
     """Check a setting for all tensors, or one by tensors' names."""
     items = value.items() if isinstance(value, Mapping) else [(None, value)]
     for key, item in items:
@@ -84,9 +84,9 @@ def explain_skipped(model: nn.Module, setting: object, name: str) -> dict[str, s
     for key, parameter in unwrap(model).named_parameters():
         reason = explain_value(parameter)
         if reason is None and parameter.ndim < 2:
-            reason = FLAT
+            reason = _FLAT
         if reason is None and named is not None and key not in named:
-            reason = UNNAMED + name
+            reason = _UNNAMED + name
         if reason is not None:
             reasons[key] = reason
     return reasons
@@ -95,11 +95,11 @@ def explain_skipped(model: nn.Module, setting: object, name: str) -> dict[str, s
 def explain_value(values: torch.Tensor) -> str | None:
     """Return why no step can act on a tensor, if so."""
     if not values.is_floating_point():
-        return INTEGER
+        return _INTEGER
     if not values.numel():
-        return EMPTY
+        return _EMPTY
     if not values.isfinite().all():
-        return INFINITE
+        return _INFINITE
     return None
 
 

@@ -19,7 +19,7 @@ class Cluster:
     """Weights share few values; see `Codebook`. Raises ConfigError for bad settings."""
 
     levels: int | Mapping[str, int]
-    """How many values besides zero a parameter may have, 1 to 256, or the number for each parameter's name."""
+    """Number of values besides zero that a parameter may have, 1 to 256; or the number for each parameter's name."""
     structural: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

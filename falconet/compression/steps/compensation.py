@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from falconet.compression.steps.checks import unwrap
-from falconet.compression.steps.constraints import Constrained, Grid, constrain, find_tensor
+from falconet.compression.steps.constraints import Constrained, FakeQuantize, constrain, find_tensor
 from falconet.errors import ConfigError, UsageError
 
 Compensable: TypeAlias = nn.Linear | nn.Conv1d | nn.Conv2d
@@ -40,7 +40,7 @@ class Compensate:
     inputs: Sequence[Tensor] = field(repr=False)
     """Batches as the network takes them; no labels. A few hundred samples suffice for small networks."""
     damping: float = 0.001
-    """Added to the diagonal of H in relation to its mean, above 0: how little the inputs are trusted."""
+    """Damping added to the diagonal of H, as a fraction of its mean, above 0: the more, the less the inputs count."""
     structural: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -52,14 +52,14 @@ class Compensate:
     @torch.no_grad()
     def __call__(self, model: nn.Module) -> Constrained:
         constrained = constrain(model)
-        grids = {name: grid for name in constrained.names if (grid := find_grid(constrained, name)) is not None}
+        grids = {name: grid for name in constrained.names if (grid := _find_grid(constrained, name)) is not None}
         if not grids:
             raise UsageError("compensate: wanted weights on grids, found none; put it after quantize")
         untouched = self.find_untouched(constrained)
         names = [name for name in grids if name not in untouched]
-        for name, moments in measure_moments(copy_before_grids(constrained), names, self.inputs).items():
+        for name, moments in _measure_moments(_copy_before_grids(constrained), names, self.inputs).items():
             values = constrained.constrain(name, before=-1)
-            rounded = round_layer(values.flatten(1), moments, grids[name], self.damping).view_as(values)
+            rounded = _round_layer(values.flatten(1), moments, grids[name], self.damping).view_as(values)
             # What is behind a zero stays there, for a mask that lets it come back.
             latent = find_tensor(constrained.model, name)
             latent.copy_(torch.where(values != 0, rounded, latent))
@@ -67,7 +67,7 @@ class Compensate:
 
     def find_untouched(self, model: nn.Module) -> dict[str, str]:
         plain = unwrap(model)
-        treated = {f"{name}.weight" for name, layer in plain.named_modules() if is_compensable(layer)}
+        treated = {f"{name}.weight" for name, layer in plain.named_modules() if _is_compensable(layer)}
         return {name: _UNKNOWN for name, _ in plain.named_parameters() if name not in treated}
 
 
@@ -76,29 +76,29 @@ def compensate(inputs: Sequence[Tensor], damping: float = 0.001) -> Compensate:
     return Compensate(inputs, damping)
 
 
-def is_compensable(layer: nn.Module) -> bool:
+def _is_compensable(layer: nn.Module) -> bool:
     """Return whether a layer multiplies by its weights what it is called with, which subclasses need not do."""
     if type(layer) in (nn.Conv1d, nn.Conv2d):
         return layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
     return type(layer) is nn.Linear
 
 
-def find_grid(constrained: Constrained, name: str) -> Grid | None:
+def _find_grid(constrained: Constrained, name: str) -> FakeQuantize | None:
     """Return the grid that acts last on a tensor, if one does."""
     last = constrained.list_constraints(name)[-1]
-    return last if isinstance(last, Grid) else None
+    return last if isinstance(last, FakeQuantize) else None
 
 
-def copy_before_grids(constrained: Constrained) -> nn.Module:
+def _copy_before_grids(constrained: Constrained) -> nn.Module:
     """Return a plain module in eval mode, with the values that grids get in the place of those that they give."""
     plain = deepcopy(constrained.model).eval()
     for name in constrained.names:
-        before = None if find_grid(constrained, name) is None else -1
+        before = None if _find_grid(constrained, name) is None else -1
         find_tensor(plain, name).copy_(constrained.constrain(name, before))
     return plain
 
 
-def measure_moments(
+def _measure_moments(
     network: nn.Module, names: Sequence[str], inputs: Sequence[Tensor]
 ) -> dict[str, Float[Tensor, "groups inputs inputs"]]:
     """Return the second moments of what each layer's outputs are sums of, up to a factor; of layers that are called."""
@@ -137,14 +137,14 @@ def _gather(layer: Compensable, inputs: Tensor) -> Float[Tensor, "groups places 
     return grouped.permute(1, 0, 3, 2).flatten(1, 2)
 
 
-def round_layer(
+def _round_layer(
     weights: Float[Tensor, "outputs inputs"],
     moments: Float[Tensor, "groups inputs inputs"],
-    grid: Grid,
+    grid: FakeQuantize,
     damping: float,
 ) -> Float[Tensor, "outputs inputs"]:
     """Return the weights on their grid; outputs with zeros in the same places share a factor."""
-    steps = grid.compute_steps(weights.numel()).expand(len(weights)).double().cpu().numpy()
+    steps = grid.compute_scales(weights.numel()).expand(len(weights)).double().cpu().numpy()
     values, rounded = weights.double().cpu().numpy(), np.zeros(weights.shape)
     for group, rows in enumerate(np.array_split(np.arange(len(weights)), len(moments))):
         patterns, members = np.unique(values[rows] != 0, axis=0, return_inverse=True)
@@ -170,7 +170,7 @@ def round_rows(rows: Array, moments: Array, steps: Array, levels: int, damping: 
         errors = (left[:, position] - rounded[:, place]) / factor[position, position]
         left[:, position:] -= np.outer(errors, factor[position, position:])
     nearest = round_nearest(rows, steps[:, None], levels)
-    better = compute_errors(rounded - rows, moments) <= compute_errors(nearest - rows, moments)
+    better = _compute_errors(rounded - rows, moments) <= _compute_errors(nearest - rows, moments)
     return np.where(better[:, None], rounded, nearest)
 
 
@@ -180,7 +180,7 @@ def round_nearest(values: Array, steps: Array, levels: int) -> Array:
     return nearest
 
 
-def compute_errors(differences: Array, moments: Array) -> Array:
+def _compute_errors(differences: Array, moments: Array) -> Array:
     """Return d H d^T of each row d."""
     error: Array = ((differences @ moments) * differences).sum(axis=1)
     return error

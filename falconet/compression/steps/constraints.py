@@ -1,4 +1,4 @@
-"""Weights that stay on what a step put them on, while anything trains them.
+"""Constraints that keep weights on a step's mask, grid or codebook while they train.
 
 `Constrained` holds a plain module and, for each constrained tensor, small modules that map its latent values to the
 ones that the network computes with. `torch.func.functional_call` puts those in the tensors' places, so that every kind
@@ -20,15 +20,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 _SMALLEST = 2.0**-40
-"""Steps below are those of channels that died out; their squares would vanish."""
+"""Least step; lower ones are those of dead channels, and their squares would underflow."""
 
 
 class Schedule(nn.Module, ABC):
-    """What changes constraints as training goes on."""
+    """Base class of schedules, which change constraints as training goes on."""
 
     @abstractmethod
     def advance(self, constrained: Constrained, fraction: float) -> None:
-        """Bring constraints to where they are to be after this fraction of the training, 0 to 1."""
+        """Set constraints as they are to be after this fraction of the training, 0 to 1."""
 
 
 class Constrained(nn.Module):
@@ -53,14 +53,14 @@ class Constrained(nn.Module):
 
     def list_constraints(self, name: str) -> list[nn.Module]:
         """Return the constraints of a tensor in the order in which they act; none for one that is free."""
-        found = dict(self.constraints.items()).get(to_key(name), ())
+        found = dict(self.constraints.items()).get(_to_key(name), ())
         assert isinstance(found, Iterable)
         return list(found)
 
     def append(self, name: str, constraint: nn.Module) -> None:
         """Let a constraint act on a tensor, after those that are there."""
         together = nn.ModuleList([*self.list_constraints(name), constraint])
-        self.constraints[to_key(name)] = together.train(self.training)
+        self.constraints[_to_key(name)] = together.train(self.training)
 
     def constrain(self, name: str, before: int | None = None) -> Float[Tensor, "*shape"]:
         """Return a tensor's values, differentiable; with `before`, those that its constraint of that index gets."""
@@ -79,7 +79,7 @@ class Constrained(nn.Module):
         return owner.training and not isinstance(find_tensor(self.model, name), nn.Parameter)
 
     def advance(self, fraction: float) -> None:
-        """Tell scheduled constraints how far training has come, 0 to 1; before each step, or every few.
+        """Advance scheduled constraints to a fraction of the training, 0 to 1; call it before each step, or every few.
 
         Each schedule only goes forward: a smaller fraction than one before counts as that one.
         """
@@ -88,7 +88,7 @@ class Constrained(nn.Module):
             schedule.advance(self, fraction)
 
 
-def to_key(name: str) -> str:
+def _to_key(name: str) -> str:
     """Return the name that a tensor's constraints have as a submodule, which may hold no dot."""
     return name.replace(".", "/")
 
@@ -111,7 +111,7 @@ def constrain(model: nn.Module) -> Constrained:
 def materialize(model: nn.Module) -> nn.Module:
     """Return a plain module with the constrained values written into it, or a copy of one that is plain already.
 
-    In float32 it answers as the `Constrained` does in eval mode. Nothing holds the values where they are from then on.
+    In float32 it answers as the `Constrained` does in eval mode. Nothing constrains the values from then on.
     """
     if not isinstance(model, Constrained):
         return deepcopy(model)
@@ -147,7 +147,7 @@ class Mask(nn.Module):
         return f"kept={self.kept.float().mean():.4f}, regrow={self.regrow}"
 
 
-class Grid(nn.Module):
+class FakeQuantize(nn.Module):
     """Integer multiples q s of a step, |q| <= levels: one step for the tensor, or one for each output channel (axis 0).
 
     Gradients are those of Esser et al.: Learned step size quantization. ICLR 2020 (arXiv 1902.08153): straight through
@@ -172,16 +172,16 @@ class Grid(nn.Module):
         else:
             self.register_buffer("ratio", ratio)
 
-    def compute_steps(self, weights: int) -> Float[Tensor, " channels"]:
-        """Return the steps, rounded, of a grid for so many weights."""
+    def compute_scales(self, weights: int) -> Float[Tensor, " channels"]:
+        """Return the rounded steps of a grid for this number of weights."""
         scale = 1 / math.sqrt(weights / len(self.start) * self.levels)
-        ratio = scale_gradient(self.ratio, scale / self.start.clamp(min=_SMALLEST).square())
+        ratio = _scale_gradient(self.ratio, scale / self.start.clamp(min=_SMALLEST).square())
         steps = (self.start * ratio).abs().clamp(min=torch.finfo(torch.bfloat16).tiny)
-        return pass_through(steps, round_significand(steps))
+        return _straight_through(steps, round_significand(steps))
 
     def forward(self, values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        steps = self.compute_steps(values.numel()).to(values.dtype).view(-1, *[1] * (values.ndim - 1))
-        return round_to_grid(values, steps, self.levels)
+        steps = self.compute_scales(values.numel()).to(values.dtype).view(-1, *[1] * (values.ndim - 1))
+        return _round_to_grid(values, steps, self.levels)
 
     def extra_repr(self) -> str:
         return f"levels={self.levels}, channels={len(self.start)}"
@@ -202,7 +202,7 @@ class Codebook(nn.Module):
         self.centroids = nn.Parameter(centroids)
 
     def forward(self, values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        rounded = pass_through(self.centroids, round_significand(self.centroids)).to(values.dtype)
+        rounded = _straight_through(self.centroids, round_significand(self.centroids)).to(values.dtype)
         table = torch.cat([rounded.new_zeros(1), rounded])
         # A mask before this one may have changed since.
         shared = table.index_select(0, self.members.long().flatten()).view(values.shape)
@@ -228,7 +228,7 @@ class Rounding(nn.Module):
     def forward(self, values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         step = self.compute_step(values.detach())
         ratio = values / step
-        rounded = pass_through(ratio, ratio.round())
+        rounded = _straight_through(ratio, ratio.round())
         return (rounded.clamp(min=1) if self.positive else rounded) * step
 
     def compute_step(self, values: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
@@ -245,7 +245,7 @@ class Rounding(nn.Module):
         return f"bits={self.bits}, positive={self.positive}"
 
 
-def pass_through(values: Float[Tensor, "*shape"], rounded: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+def _straight_through(values: Float[Tensor, "*shape"], rounded: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Return `rounded` with the gradient of `values` (Bengio, Léonard, Courville, 2013: straight-through estimator).
 
     Exact where `rounded` is `values` rounded or zero, since the difference of such floats is one; never -0.
@@ -253,8 +253,8 @@ def pass_through(values: Float[Tensor, "*shape"], rounded: Float[Tensor, "*shape
     return values + (rounded - values).detach()
 
 
-class Regrow(torch.autograd.Function):
-    """Zeros where a weight is not kept, with the gradient of all weights: `pass_through` in one pass over memory."""
+class _Regrow(torch.autograd.Function):
+    """Zeros where a weight is not kept, with the gradient of all: `_straight_through` in one pass over memory."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, kept: Tensor) -> Tensor:
@@ -265,8 +265,8 @@ class Regrow(torch.autograd.Function):
         return gradients[0], None
 
 
-class RoundToGrid(torch.autograd.Function):
-    """Integer multiples of steps, with the gradients that `Grid` states.
+class _RoundToGrid(torch.autograd.Function):
+    """Integer multiples of steps, with the gradients that `FakeQuantize` states.
 
     What autograd would derive from rounding and clamping takes twice as long, which small networks feel.
     """
@@ -292,19 +292,19 @@ class RoundToGrid(torch.autograd.Function):
 
 def regrow(values: Float[Tensor, "*shape"], kept: Bool[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Return zeros where a weight is not kept, with the gradient of all weights."""
-    masked: Tensor = Regrow.apply(values, kept)
+    masked: Tensor = _Regrow.apply(values, kept)
     return masked
 
 
-def round_to_grid(
+def _round_to_grid(
     values: Float[Tensor, "*shape"], steps: Float[Tensor, "*ones"], levels: int
 ) -> Float[Tensor, "*shape"]:
     """Return the nearest multiples of steps, which are broadcast, of -levels to levels."""
-    rounded: Tensor = RoundToGrid.apply(values, steps, levels)
+    rounded: Tensor = _RoundToGrid.apply(values, steps, levels)
     return rounded
 
 
-def scale_gradient(values: Float[Tensor, "*shape"], scale: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+def _scale_gradient(values: Float[Tensor, "*shape"], scale: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Return `values` with their gradient times `scale`."""
     return values.detach() + (values - values.detach()) * scale
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from falconet.compression.steps.channel_groups import has_matrix
 from falconet.errors import ConfigError
-from falconet.models.info import find_learned_outputs
+from falconet.models.info import find_trainable_classifiers
 from falconet.models.widths import SPLITTABLE, ConvOrLinear, Factorized, count_factors, count_groups, replace_module
 
 
@@ -47,27 +47,27 @@ class Factorize:
     def __call__(self, model: nn.Module) -> nn.Module:
         """Return a copy with factors in the place of layers."""
         factorized = copy.deepcopy(model)
-        for name, layer in find_plain(model)[0].items():
-            rank = choose_rank(layer, self.rank)
+        for name, layer in _find_plain(model)[0].items():
+            rank = _choose_rank(layer, self.rank)
             if count_factors(layer, rank) < layer.weight.numel():
                 replace_module(factorized, name, split_layer(layer, rank))
         return factorized
 
     def find_untouched(self, model: nn.Module) -> dict[str, str]:
         """Return the layers that stay, each with the reason."""
-        plain, reasons = find_plain(model)
+        plain, reasons = _find_plain(model)
         for name, layer in plain.items():
-            rank = choose_rank(layer, self.rank)
+            rank = _choose_rank(layer, self.rank)
             if count_factors(layer, rank) >= layer.weight.numel():
                 reasons[name] = f"at rank {rank}, factors would not have fewer weights"
         return reasons
 
 
-def find_plain(model: nn.Module) -> tuple[dict[str, ConvOrLinear], dict[str, str]]:
+def _find_plain(model: nn.Module) -> tuple[dict[str, ConvOrLinear], dict[str, str]]:
     """Return the layers that can be factorized, and why the others with a matrix of weights cannot."""
     plain: dict[str, ConvOrLinear] = {}
     reasons = {}
-    outputs = find_learned_outputs(model)
+    outputs = find_trainable_classifiers(model)
     factors = {
         f"{name}.{index}" for name, each in model.named_modules() if isinstance(each, Factorized) for index in "01"
     }
@@ -87,7 +87,7 @@ def find_plain(model: nn.Module) -> tuple[dict[str, ConvOrLinear], dict[str, str
     return plain, reasons
 
 
-def choose_rank(layer: ConvOrLinear, rank: int | float) -> int:
+def _choose_rank(layer: ConvOrLinear, rank: int | float) -> int:
     """Return a layer's rank, or the lowest that keeps a fraction of its energy; never more than its full one."""
     full = min(len(layer.weight), layer.weight[0].numel())
     if isinstance(rank, int):

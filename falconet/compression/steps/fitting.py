@@ -1,4 +1,4 @@
-"""Where grids and tables start: the step, or the centroids, that the values are nearest to."""
+"""Initial steps of grids and centroids of codebooks, by least squared error."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from torch import Tensor
 
 from falconet.compression.steps.constraints import round_significand
 
-FINEST = 5
-"""Steps are tried down to the one that covers the largest value, divided by two to the power of this. Set by hand."""
-TRIALS = 16
-"""Steps are tried for each factor of two. Set by hand, not tuned."""
-MAX_MULTIPLE = 15
-"""Grids of up to so many levels are tried with each of them as the largest value's. Set by hand, not tuned."""
-SEARCHED = 2**19
-"""Of more weights than twice this, errors are measured for one in so many that about this many are. Set by hand: large
+_FINEST = 5
+"""Halvings of the step that covers the largest value, down to which steps are tried. Set by hand."""
+_TRIALS = 16
+"""Steps that are tried for each factor of two. Set by hand, not tuned."""
+_MAX_MULTIPLE = 15
+"""Levels, from 1 to this one, that are tried as the largest value's. Set by hand, not tuned."""
+_SEARCHED = 2**19
+"""Weights on which errors are measured, or nearly twice as many; larger tensors are subsampled. Set by hand: large
 tensors would take long."""
 _ITERATIONS = 300
-"""At most so many of Lloyd's; as in scikit-learn."""
-PIECES = 2
-"""For each cluster, so many pieces of equal numbers, and as many of equal widths, are the first partition's.
-Set by hand, not tuned."""
-MIN_PIECES = 64
-"""Pieces at least, so that few clusters have a good partition too. Set by hand, not tuned."""
+"""Most iterations of Lloyd's algorithm; as in scikit-learn."""
+_PIECES = 2
+"""Pieces per cluster in the first partition: so many of equal numbers, and as many of equal widths. Set by hand, not
+tuned."""
+_MIN_PIECES = 64
+"""Least number of pieces, so that few clusters have a good partition too. Set by hand, not tuned."""
 
 
-def fit_steps(values: Float[Tensor, "channels weights"], levels: int) -> Float[Tensor, " channels"]:
+def fit_scales(values: Float[Tensor, "channels weights"], levels: int) -> Float[Tensor, " channels"]:
     """Return for each channel the step of 8 significant bits whose grid of |q| <= levels has the least squared error.
 
     Steps are searched among those that put the largest value on a level, which finds the step of values that lie on a
@@ -34,9 +34,9 @@ def fit_steps(values: Float[Tensor, "channels weights"], levels: int) -> Float[T
     a part of the weights where they are many.
     """
     largest = values.abs().amax(dim=1)
-    values = values[:, :: max(1, values.numel() // SEARCHED)]
-    multiples = [float(multiple) for multiple in range(1, min(levels, MAX_MULTIPLE) + 1)]
-    finer = [levels * 2 ** (trial / TRIALS) for trial in range(FINEST * TRIALS + 1)]
+    values = values[:, :: max(1, values.numel() // _SEARCHED)]
+    multiples = [float(multiple) for multiple in range(1, min(levels, _MAX_MULTIPLE) + 1)]
+    finer = [levels * 2 ** (trial / _TRIALS) for trial in range(_FINEST * _TRIALS + 1)]
     best, least = torch.ones_like(largest), torch.full_like(largest, torch.inf)
     for divisor in [*multiples, *finer]:
         steps = round_significand(largest / divisor)
@@ -59,7 +59,7 @@ def fit_centroids(values: Float[Tensor, " weights"], levels: int) -> Float[Tenso
     if len(distinct) <= levels:
         return distinct.to(values.dtype)
     sums = accumulate(ordered)
-    edges = partition(ordered, cut_pieces(ordered, max(PIECES * levels, MIN_PIECES)), levels)
+    edges = partition(ordered, _cut_pieces(ordered, max(_PIECES * levels, _MIN_PIECES)), levels)
     centroids = sums[edges].diff() / edges.diff()
     for _ in range(_ITERATIONS):
         inner = torch.searchsorted(ordered, (centroids[1:] + centroids[:-1]) / 2)
@@ -74,7 +74,7 @@ def fit_centroids(values: Float[Tensor, " weights"], levels: int) -> Float[Tenso
     return fitted
 
 
-def cut_pieces(ordered: Float[Tensor, " weights"], count: int) -> Int64[Tensor, " edges"]:
+def _cut_pieces(ordered: Float[Tensor, " weights"], count: int) -> Int64[Tensor, " edges"]:
     """Return where sorted values are cut into about twice `count` pieces: of equal numbers, and of equal widths."""
     numbers = torch.linspace(0, len(ordered), count + 1, dtype=ordered.dtype, device=ordered.device).round().long()
     inner = torch.linspace(float(ordered[0]), float(ordered[-1]), count + 1, dtype=ordered.dtype, device=ordered.device)

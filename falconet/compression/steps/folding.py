@@ -17,9 +17,9 @@ from falconet.models.info import get_model_info
 from falconet.models.resnet import StepNorm
 from falconet.models.widths import SPLITTABLE, ConvOrLinear, Folded, replace_module
 
-FOLDING = (*SPLITTABLE, SameConv2d)
-FOLDED_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, StepNorm)
-"""Subclasses may do more, as timm's with an activation do."""
+_FOLDING = (*SPLITTABLE, SameConv2d)
+_FOLDED_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, StepNorm)
+"""Classes of normalization that are folded, without subclasses: these may do more, as timm's with an activation."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class FoldBatchNorm:
     def __call__(self, model: nn.Module) -> nn.Module:
         """Return a copy with normalization folded. Raises ConfigError where the network's input is not known."""
         folded = copy.deepcopy(model)
-        for norm_name, layer_name in find_folds(model)[0].items():
+        for norm_name, layer_name in _find_folds(model)[0].items():
             layer, norm = folded.get_submodule(layer_name), folded.get_submodule(norm_name)
             assert isinstance(layer, ConvOrLinear)
             assert isinstance(norm, _BatchNorm)
@@ -47,7 +47,7 @@ class FoldBatchNorm:
 
     def find_untouched(self, model: nn.Module) -> dict[str, str]:
         """Return the normalizations that stay, each with the reason."""
-        return find_folds(model)[1]
+        return _find_folds(model)[1]
 
 
 def _fold(layer: ConvOrLinear, norm: _BatchNorm) -> None:
@@ -63,7 +63,7 @@ def _fold(layer: ConvOrLinear, norm: _BatchNorm) -> None:
 
 
 @torch.inference_mode(mode=False)
-def find_folds(model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:
+def _find_folds(model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:
     """Return normalization -> layer for those that can be folded, and why the other normalizations cannot.
 
     Followed by autograd's graph of a forward pass: a layer feeds its normalization alone where no other operation takes
@@ -75,14 +75,14 @@ def find_folds(model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:
         call.made: (name, call)
         for name, module in network.named_modules()
         for call in calls.get(module, [])
-        if type(module) in FOLDING and len(calls[module]) == 1
+        if type(module) in _FOLDING and len(calls[module]) == 1
     }
     folds, reasons = {}, {}
     for name, module in network.named_modules():
         if not isinstance(module, _BatchNorm | nn.LayerNorm | nn.GroupNorm):
             continue
         found = [makers.get(call.taken) for call in calls.get(module, [])]
-        if type(module) not in FOLDED_NORMS or module.running_mean is None:
+        if type(module) not in _FOLDED_NORMS or module.running_mean is None:
             reasons[name] = f"{type(module).__name__} is no plain batch normalization with running statistics"
         elif len(found) != 1:
             reasons[name] = f"called {len(found)} times in a forward pass"
@@ -102,10 +102,10 @@ class _Call:
     """A module's call, by the nodes of autograd's graph."""
 
     taken: Any
-    """What made its input; None: the network's input."""
+    """Node that made the input; None: the network's input."""
     made: Any
     dimensions: int
-    """Of its output."""
+    """Number of dimensions of the output."""
 
 
 def _trace(network: nn.Module) -> tuple[dict[nn.Module, list[_Call]], Counter[Any]]:

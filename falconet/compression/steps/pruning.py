@@ -1,4 +1,4 @@
-"""Which weights go: by size, by layer-adaptive size, or by learned scores, at once or bit by bit."""
+"""Pruning of single weights by size, by layer-adaptive size, or by learned scores, at once or gradually."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ Structure = Literal["weight", "channel"]
 _Scores = dict[str, Tensor]
 
 RAMP = 0.6
-"""Fraction of the training in which the cubic schedule takes weights; what is left learns in the rest. Set by hand,
+"""Fraction of the training in which the cubic schedule prunes; the remaining weights learn in the rest. Set by hand,
 not tuned."""
-SETTLED = 0.8
-"""Fraction of the training after which no weight goes or comes back any more. Set by hand, not tuned."""
-UPDATES = 200
-"""Times at most that weights are ranked during training: ranking all takes longer than a small network's step. Set by
+_SETTLED = 0.8
+"""Fraction of the training after which no weight is pruned or comes back any more. Set by hand, not tuned."""
+_UPDATES = 200
+"""Most times that weights are ranked during training: ranking all takes longer than a small network's step. Set by
 hand, not tuned."""
 
 
@@ -53,7 +53,7 @@ class PruneWeights:
     small. `lamp`: one threshold for squares divided by the sum of all squares of their layer that are not smaller (Lee
     et al.: Layer-adaptive sparsity for the magnitude-based pruning. ICLR 2021), which keeps some of each."""
     schedule: PruneSchedule = "now"
-    """`now`, or `cubic`: as `Constrained.advance` is told, from the zeros there are to `amount`, fast at first."""
+    """`now`, or `cubic`: with the calls of `Constrained.advance`, from the present zeros to `amount`, fast at first."""
     regrow: bool = False
     """Whether latent weights behind zeros go on learning, and come back when they outgrow others."""
     structural: ClassVar[bool] = False
@@ -78,7 +78,7 @@ class PruneWeights:
             mask = Mask(kept, regrow=self.regrow, scored=self.criterion == "movement")
             constrained.append(name, mask)
         if places:
-            pruning = Pruning(self, amounts, places, constrained)
+            pruning = _Pruning(self, amounts, places, constrained)
             constrained.schedules.append(pruning.train(constrained.training))
             pruning.update(constrained)
         return constrained
@@ -108,7 +108,7 @@ def prune(
     return PruneChannels(amount)
 
 
-class Pruning(Schedule):
+class _Pruning(Schedule):
     """The masks of one step: how many weights they take, and which, as training goes on."""
 
     def __init__(
@@ -138,7 +138,7 @@ class Pruning(Schedule):
         done = min(max(fraction, 0.0), 1.0)
         settled = float(self.progress) >= 1 and not self.step.regrow and self.step.criterion == "magnitude"
         # Ranking all weights takes longer than a small network's step; masks hardly change from one to the next.
-        if settled or float(self.heard) >= SETTLED or (done < float(self.heard) + 1 / UPDATES and done < SETTLED):
+        if settled or float(self.heard) >= _SETTLED or (done < float(self.heard) + 1 / _UPDATES and done < _SETTLED):
             return
         self.heard.fill_(done)
         self.progress.clamp_(min=min(done / RAMP, 1.0))

@@ -20,23 +20,23 @@ from falconet.compression.steps.checks import (
     select_weights,
     unwrap,
 )
-from falconet.compression.steps.constraints import Constrained, Grid, Rounding, constrain, find_tensor
-from falconet.compression.steps.fitting import fit_steps
+from falconet.compression.steps.constraints import Constrained, FakeQuantize, Rounding, constrain, find_tensor
+from falconet.compression.steps.fitting import fit_scales
 
 Per = Literal["tensor", "channel"]
 Bits = int | Literal["ternary"]
-WEIGHT = "is a weight, for quantize or cluster"
+_WEIGHT = "is a weight, for quantize or cluster"
 
 
 @dataclass(frozen=True)
 class Quantize:
-    """Weights are small integers times a step; see `Grid`. Raises ConfigError for bad settings."""
+    """Weights are small integers times a step; see `FakeQuantize`. Raises ConfigError for bad settings."""
 
     bits: Bits | Mapping[str, Bits]
-    """Of the integers, 2 to 8, from -(2^(bits-1) - 1) to 2^(bits-1) - 1, or `ternary` for -1, 0 and 1, which are those
-    of 2 bits; or the bits for each parameter's name, with those that are not named left as they are."""
+    """Bits of the integers, 2 to 8, from -(2^(bits-1) - 1) to 2^(bits-1) - 1, or `ternary` for -1, 0 and 1, which are
+    those of 2 bits; or the bits for each parameter's name, with those that are not named left as they are."""
     per: Per = "tensor"
-    """What has one step: a `tensor`, or each output `channel` (axis 0) of it."""
+    """Granularity of steps: one for each `tensor`, or one for each output `channel` (axis 0)."""
     learn_step: bool = True
     """Whether training adapts the steps."""
     structural: ClassVar[bool] = False
@@ -56,7 +56,7 @@ class Quantize:
                 levels = 1 if bits == "ternary" else 2 ** (bits - 1) - 1
                 values = constrained.constrain(name)
                 rows = values.flatten(1) if self.per == "channel" else values.reshape(1, -1)
-                constrained.append(name, Grid(fit_steps(rows, levels), levels, learn=self.learn_step))
+                constrained.append(name, FakeQuantize(fit_scales(rows, levels), levels, learn=self.learn_step))
         return constrained
 
     def find_untouched(self, model: nn.Module) -> dict[str, str]:
@@ -71,7 +71,7 @@ class QuantizeFloats:
     """
 
     bits: int = 8
-    """Of the integers, 2 to 16."""
+    """Bits of the integers, 2 to 16."""
     structural: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -80,7 +80,7 @@ class QuantizeFloats:
     def __call__(self, model: nn.Module) -> Constrained:
         constrained = constrain(model)
         untouched = self.find_untouched(constrained)
-        for name in list_saved(constrained):
+        for name in _list_saved(constrained):
             if name not in untouched:
                 # A variance of zero would divide by the square root of almost nothing.
                 positive = name.rpartition(".")[2] == "running_var"
@@ -89,16 +89,16 @@ class QuantizeFloats:
 
     def find_untouched(self, model: nn.Module) -> dict[str, str]:
         reasons = {}
-        for name in list_saved(model):
+        for name in _list_saved(model):
             values = find_tensor(unwrap(model), name)
             weight = isinstance(values, nn.Parameter) and values.ndim >= 2
-            reason = WEIGHT if weight else explain_value(values)
+            reason = _WEIGHT if weight else explain_value(values)
             if reason is not None:
                 reasons[name] = reason
         return reasons
 
 
-def list_saved(model: nn.Module) -> list[str]:
+def _list_saved(model: nn.Module) -> list[str]:
     """Return the names of a plain module's parameters and of the buffers that its state holds, shared ones once."""
     plain = unwrap(model)
     parameters = dict(plain.named_parameters())

@@ -1,4 +1,4 @@
-"""How much each layer can lose by itself: a measure of answers against sparsity and against bits, layer by layer."""
+"""Sensitivity of each layer by itself: a score against sparsity and against bits, layer by layer."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from falconet.compression.steps.pruning import PruneWeights
 from falconet.compression.steps.quantization import Bits, Quantize
 
 _Setting = TypeVar("_Setting", float, Bits)
-SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
-BITS: tuple[Bits, ...] = (8, 6, 5, 4, 3, 2)
+_SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
+_BITS: tuple[Bits, ...] = (8, 6, 5, 4, 3, 2)
 
 
 @dataclass(frozen=True)
 class SensitivityRow(Generic[_Setting]):
-    """What is left when one weight tensor alone is changed."""
+    """Score of a model with one weight tensor alone changed."""
 
     name: str
-    """Of the parameter."""
+    """Name of the parameter."""
     setting: _Setting
     """Fraction of zeros, or bits."""
     score: float
-    """What `evaluate` returned."""
+    """Score that `evaluate` returned."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Sensitivity:
     """Rows for each weight tensor in the model's order, and for each from mild to harsh."""
 
     score: float
-    """Of the model as it is."""
+    """Score of the unchanged model."""
     sparsities: tuple[SensitivityRow[float], ...]
     bits: tuple[SensitivityRow[Bits], ...]
 
@@ -44,12 +44,12 @@ class Sensitivity:
 def measure_sensitivity(
     model: nn.Module,
     evaluate: Callable[[nn.Module], float],
-    sparsities: Sequence[float] = SPARSITIES,
-    bits: Sequence[Bits] = BITS,
+    sparsities: Sequence[float] = _SPARSITIES,
+    bits: Sequence[Bits] = _BITS,
 ) -> Sensitivity:
-    """Return what `evaluate` says when one weight tensor after the other is pruned, or quantized, without training.
+    """Return the scores of `evaluate` as one weight tensor after the other is pruned, or quantized, without training.
 
-    `evaluate` gets plain modules, in the mode that `model` is in, and returns a number that is to be high, such as the
+    `evaluate` gets plain modules, in the mode that `model` is in, and returns a score, higher for better, such as the
     accuracy. It is called once for the model and once for each tensor and setting. Raises ConfigError for bad settings.
     """
     for fraction in sparsities:
@@ -68,12 +68,12 @@ def measure_sensitivity(
         tuple(
             SensitivityRow(name, width, evaluate(materialize(Quantize({name: width})(model))))
             for name in names
-            for width in sorted(bits, key=count_bits, reverse=True)
+            for width in sorted(bits, key=_count_bits, reverse=True)
         ),
     )
 
 
-def count_bits(bits: Bits) -> int:
+def _count_bits(bits: Bits) -> int:
     return 2 if bits == "ternary" else bits
 
 
@@ -83,15 +83,15 @@ def choose_sparsities(sensitivity: Sensitivity, max_drop: float) -> dict[str, fl
     The drop is in the unit of `evaluate`, and of each tensor alone: together they cost more. A tensor that can spare
     nothing is left out.
     """
-    return choose_harshest(sensitivity.sparsities, sensitivity.score - max_drop)
+    return _choose_harshest(sensitivity.sparsities, sensitivity.score - max_drop)
 
 
 def choose_bits(sensitivity: Sensitivity, max_drop: float) -> dict[str, Bits]:
     """Return for `quantize` the fewest bits of each tensor, as `choose_sparsities` does."""
-    return choose_harshest(sensitivity.bits, sensitivity.score - max_drop)
+    return _choose_harshest(sensitivity.bits, sensitivity.score - max_drop)
 
 
-def choose_harshest(rows: Iterable[SensitivityRow[_Setting]], least: float) -> dict[str, _Setting]:
+def _choose_harshest(rows: Iterable[SensitivityRow[_Setting]], least: float) -> dict[str, _Setting]:
     """Return for each name the last setting before the score falls below `least`; rows go from mild to harsh."""
     chosen: dict[str, _Setting] = {}
     for name, group in groupby(rows, key=lambda row: row.name):

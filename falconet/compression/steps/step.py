@@ -1,4 +1,4 @@
-"""What a step is, and `chain`, which combines steps."""
+"""The protocol of steps, and `chain`, which combines steps."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from falconet.errors import UsageError
 
 @runtime_checkable
 class Step(Protocol):
-    """What makes a module smaller, or its weights simpler."""
+    """A function that returns a smaller module, or one with simpler weights."""
 
     @property
     def structural(self) -> bool:
-        """Whether it changes layers; if not, it constrains values."""
+        """Whether the step changes layers; if not, it constrains values."""
 
     def __call__(self, model: nn.Module) -> nn.Module:
         """Return another module; `model` stays as it is."""
@@ -37,7 +37,7 @@ class Chain:
 
     def __post_init__(self) -> None:
         constraining: Step | None = None
-        for step in iterate_steps(self.steps):
+        for step in _iterate_steps(self.steps):
             if not step.structural:
                 constraining = step
             elif constraining is not None:
@@ -59,7 +59,7 @@ class Chain:
         return model
 
     def find_untouched(self, model: nn.Module) -> dict[str, str]:
-        """Return for each name what the steps have to say, of the module as it is before the first one."""
+        """Return the steps' reasons by name, for the module as it is before the first one."""
         reasons: dict[str, list[str]] = {}
         for step in self.steps:
             for name, reason in step.find_untouched(model).items():
@@ -67,11 +67,11 @@ class Chain:
         return {name: "; ".join(lines) for name, lines in reasons.items()}
 
 
-def iterate_steps(steps: tuple[Step, ...]) -> Iterator[Step]:
+def _iterate_steps(steps: tuple[Step, ...]) -> Iterator[Step]:
     """Return the steps, with those of chains among them."""
     for step in steps:
         if isinstance(step, Chain):
-            yield from iterate_steps(step.steps)
+            yield from _iterate_steps(step.steps)
         else:
             yield step
 

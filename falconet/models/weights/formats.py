@@ -27,18 +27,18 @@ CODED_SUFFIX = Path(CODED_FILE).suffix
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a file of weights. Raises PathError for another kind of file, ArtifactError for damage."""
-    find_reader(path)  # Before it is read.
+    _find_reader(path)  # Before it is read.
     return parse_weights(path, read_weight_content(path))
 
 
-def find_reader(path: Path) -> Callable[[bytes], dict[str, Tensor]]:
+def _find_reader(path: Path) -> Callable[[bytes], dict[str, Tensor]]:
     """Return what reads files of this kind. Raises PathError where nothing does."""
     readers = {
-        ".pth": read_torch,
-        ".pt": read_torch,
-        ".safetensors": read_safetensors,
+        ".pth": _read_torch,
+        ".pt": _read_torch,
+        ".safetensors": _read_safetensors,
         ".npz": _read_arrays,
-        ".net": read_compressed,
+        ".net": _read_compressed,
     }
     reader = readers.get(path.suffix.lower())
     if reader is None:
@@ -58,19 +58,19 @@ def read_weight_content(path: Path) -> bytes:
 def parse_weights(path: Path, content: bytes) -> dict[str, Tensor]:
     """Return the tensors in a file's bytes; its name says how they are written. Raises ArtifactError for damage."""
     try:
-        check_inflation(content)
-        return find_reader(path)(content)
+        _check_inflation(content)
+        return _find_reader(path)(content)
     except MemoryError as error:
         raise OutOfMemoryError(f"{path}: wanted memory for its weights, found too little left") from error
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
 
 
-INFLATION = 64
-"""How many times its size a file of weights may take when it is inflated, beyond 2**24 bytes."""
+_INFLATION = 64
+"""Most bytes of an inflated file of weights for each byte of the file, beyond 2**24."""
 
 
-def check_inflation(content: bytes) -> None:
+def _check_inflation(content: bytes) -> None:
     """Raise ArtifactError for a zip file, as those of torch and NumPy are, that would take far more than its size."""
     stream = io.BytesIO(content)
     try:
@@ -81,11 +81,11 @@ def check_inflation(content: bytes) -> None:
             size = sum(member.file_size for member in archive.infolist())
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise ArtifactError(f"damaged: {error}") from error
-    if size > INFLATION * len(content) + (1 << 24):
-        raise ArtifactError(f"wanted at most {INFLATION} times its {len(content)} bytes when inflated, found {size}")
+    if size > _INFLATION * len(content) + (1 << 24):
+        raise ArtifactError(f"wanted at most {_INFLATION} times its {len(content)} bytes when inflated, found {size}")
 
 
-def read_torch(content: bytes) -> dict[str, Tensor]:
+def _read_torch(content: bytes) -> dict[str, Tensor]:
     """Return the tensors of torch's own format, of which nothing else is unpickled."""
     try:
         found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
@@ -106,7 +106,7 @@ def read_torch(content: bytes) -> dict[str, Tensor]:
     return tensors
 
 
-def read_safetensors(content: bytes) -> dict[str, Tensor]:
+def _read_safetensors(content: bytes) -> dict[str, Tensor]:
     import safetensors.torch
 
     try:
@@ -151,20 +151,20 @@ CAFFE_LAYERS: Mapping[str, tuple[int, int, int]] = MappingProxyType(
         "conv10": (1000, 512, 1),
     }
 )
-"""Layers of SqueezeNet 1.0 in the order of its compressed file: outputs, inputs and side of the kernels."""
+"""Layers of SqueezeNet 1.0 in the order of its compressed file: output channels, input channels and kernel size."""
 
 _LEVELS = 256
 """Entries of a layer's codebook."""
 
 
-def read_compressed(content: bytes) -> dict[str, Tensor]:
+def _read_compressed(content: bytes) -> dict[str, Tensor]:
     """Decode SqueezeNet's Deep Compression file (Han, Mao and Dally, ICLR 2016; file of 2016).
 
     Little-endian: for each of the 26 layers the number of its stored weights, as uint32; then for each layer a codebook
     of 256 float32, float32 biases, a codebook's index of 8 bits for each stored weight, and for each the number of zero
     weights that it follows, of 4 bits, the lower half of a byte first. Raises ArtifactError unless all of it fits.
     """
-    reader = Reader(content)
+    reader = _Reader(content)
     counts = reader.take("<u4", len(CAFFE_LAYERS)).tolist()
     weights: dict[str, Tensor] = {}
     for (layer, (outputs, inputs, side)), count in zip(CAFFE_LAYERS.items(), counts, strict=True):
@@ -183,7 +183,7 @@ def read_compressed(content: bytes) -> dict[str, Tensor]:
     return weights
 
 
-class Reader:
+class _Reader:
     """Takes arrays off the front of some bytes."""
 
     def __init__(self, content: bytes) -> None:

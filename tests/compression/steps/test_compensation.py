@@ -24,7 +24,7 @@ from falconet.compression import (
     quantize_floats,
 )
 from falconet.compression.steps.compensation import _UNKNOWN, _gather, round_nearest, round_rows
-from falconet.compression.steps.constraints import Grid, find_tensor
+from falconet.compression.steps.constraints import FakeQuantize, find_tensor
 from falconet.errors import ConfigError, UsageError
 
 
@@ -113,9 +113,9 @@ def test_weights_stay_on_their_grids_and_zeros_zeros() -> None:
     assert isinstance(before, Constrained)
     for name in ("0.weight", "2.weight", "5.weight", "7.weight"):
         grid = after.list_constraints(name)[-1]
-        assert isinstance(grid, Grid)
+        assert isinstance(grid, FakeQuantize)
         values, kept = after.constrain(name), before.constrain(name, before=-1) != 0
-        steps = grid.compute_steps(values.numel()).view(-1, *[1] * (values.ndim - 1))
+        steps = grid.compute_scales(values.numel()).view(-1, *[1] * (values.ndim - 1))
         assert (values[~kept] == 0).all()
         assert ((values / steps).round() * steps == values).all()
         assert (values / steps).abs().max() <= 3

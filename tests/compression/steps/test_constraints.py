@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from falconet.compression import chain, cluster, materialize, prune, quantize, quantize_floats
-from falconet.compression.steps.constraints import Codebook, Constrained, Grid, Mask, Rounding
+from falconet.compression.steps.constraints import Codebook, Constrained, FakeQuantize, Mask, Rounding
 from falconet.training.config import TrainConfig
-from falconet.training.optimizers import make_average, make_optimizer
+from falconet.training.optimizers import make_ema, make_optimizer
 
 
 @pytest.fixture(autouse=True)
@@ -125,8 +125,8 @@ def test_answers_and_gradients_are_those_of_the_values(network: str, training: b
             continue
         mask, grid = constrained.list_constraints(name)
         assert isinstance(mask, Mask)
-        assert isinstance(grid, Grid)
-        steps = grid.compute_steps(1).detach().view(-1, *[1] * (value.ndim - 1))
+        assert isinstance(grid, FakeQuantize)
+        steps = grid.compute_scales(1).detach().view(-1, *[1] * (value.ndim - 1))
         inside = mask.kept & (parameter.detach().abs() <= grid.levels * steps)
         torch.testing.assert_close(parameter.grad, gradient * inside)
 
@@ -149,8 +149,8 @@ def test_training_leaves_zeros_and_grids(network: str) -> None:
         assert zero.float().mean() >= 0.5
         assert not value.signbit()[value == 0].any()
         grid = constrained.list_constraints(name)[1]
-        assert isinstance(grid, Grid)
-        step = float(grid.compute_steps(value.numel()).detach())
+        assert isinstance(grid, FakeQuantize)
+        step = float(grid.compute_scales(value.numel()).detach())
         ratio = value.detach() / step
         assert torch.equal(ratio, ratio.round())
         assert ratio.abs().max() <= 3
@@ -233,7 +233,7 @@ def test_values_that_differ_in_sign_alone_stay(values: Tensor) -> None:
 def test_learned_steps_have_the_papers_gradient() -> None:
     """Against the derivative by hand, arXiv 1902.08153, equations 3 and 5."""
     weights, step, levels = torch.randn(40, 5), 0.25, 3
-    grid, latent = Grid(torch.tensor([step]), levels), weights.clone().requires_grad_()
+    grid, latent = FakeQuantize(torch.tensor([step]), levels), weights.clone().requires_grad_()
     upper = torch.randn(40, 5)
     (grid(latent) * upper).sum().backward()
     by_step, by_weight = 0.0, torch.zeros(40, 5)
@@ -259,14 +259,14 @@ def test_grids_are_torchs(levels: int) -> None:
     steps = (torch.rand(6) * 0.1 + 0.05).bfloat16().float()
     zero = torch.zeros(6, dtype=torch.int32)
     wanted = torch.fake_quantize_per_channel_affine(weights, steps, zero, 0, -levels, levels)
-    assert torch.equal(Grid(steps, levels)(weights), wanted)
+    assert torch.equal(FakeQuantize(steps, levels)(weights), wanted)
     wanted = torch.fake_quantize_per_tensor_affine(weights, float(steps[0]), 0, -levels, levels)
-    assert torch.equal(Grid(steps[:1], levels)(weights), wanted)
+    assert torch.equal(FakeQuantize(steps[:1], levels)(weights), wanted)
 
 
 def test_adam_moves_a_step_by_its_rate_in_relation_to_its_size() -> None:
     for step in (1e-4, 1.0, 100.0):
-        grid = Grid(torch.tensor([step]), 7)
+        grid = FakeQuantize(torch.tensor([step]), 7)
         optimizer = torch.optim.Adam(grid.parameters(), lr=0.01)
         (grid(torch.randn(50) * 4 * step) * torch.randn(50)).sum().backward()
         optimizer.step()
@@ -274,12 +274,12 @@ def test_adam_moves_a_step_by_its_rate_in_relation_to_its_size() -> None:
 
 
 def test_a_step_stays_above_zero() -> None:
-    grid = Grid(torch.tensor([0.1]), 7)
+    grid = FakeQuantize(torch.tensor([0.1]), 7)
     for ratio in (0.0, -1e-20, -1.0):
         with torch.no_grad():
             grid.ratio.fill_(ratio)
         assert grid(torch.randn(9)).isfinite().all()
-        assert float(grid.compute_steps(9).detach()) > 0
+        assert float(grid.compute_scales(9).detach()) > 0
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e-10, 1e10])
@@ -367,7 +367,7 @@ def test_averages_keep_zeros_and_levels(step: str, kind: str) -> None:
         "mean": lambda: AveragedModel(constrained),
         "ema": lambda: AveragedModel(constrained, multi_avg_fn=exponential),
         "ema of buffers": lambda: AveragedModel(constrained, multi_avg_fn=exponential, use_buffers=True),
-        "ours": lambda: make_average(constrained, 0.9),
+        "ours": lambda: make_ema(constrained, 0.9),
     }[kind]()
     for _ in range(3):
         train(constrained, inputs, steps=3)

@@ -10,7 +10,7 @@ from torch import nn
 
 from falconet.compression import Step, chain, cluster, materialize, prune, quantize, quantize_floats
 from falconet.models import MODELS
-from falconet.spec import Kind
+from falconet.spec import ModalityName
 from tests.compression.steps.builders import SMALL
 from tests.test_registry_wide import CHANNELS, CLASSES, HUGE, VARIANTS, build, draw_inputs
 
@@ -20,7 +20,7 @@ QUICK = {"lenet5", "lenet5_caffe", "lenet_relu", "resnet20", "gru", "transformer
 
 def list_cases(*, few: bool = False) -> list[Any]:
     """Return each architecture once, with its first kind of input, and the variants; or only those that are quick."""
-    plain: list[tuple[str, Kind, int, dict[str, Any]]] = [
+    plain: list[tuple[str, ModalityName, int, dict[str, Any]]] = [
         (name, entry.kinds[0], CHANNELS[entry.kinds[0]][0], SMALL.get(name, {}))
         for name, entry in MODELS.items()
         if name not in HUGE
@@ -34,7 +34,7 @@ def list_cases(*, few: bool = False) -> list[Any]:
 
 @pytest.mark.usefixtures("two_blocks")
 @pytest.mark.parametrize(("name", "kind", "channels", "options"), list_cases())
-def test_values_of_every_architecture(name: str, kind: Kind, channels: int, options: dict[str, Any]) -> None:
+def test_values_of_every_architecture(name: str, kind: ModalityName, channels: int, options: dict[str, Any]) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model, inputs = build(name, kind, channels, **options), draw_inputs(name, kind, channels)
@@ -60,7 +60,9 @@ def count_levels(value: torch.Tensor) -> int:
 
 
 @pytest.mark.parametrize(("name", "kind", "channels", "options"), list_cases(few=True))
-def test_shares_of_zeros_of_every_architecture(name: str, kind: Kind, channels: int, options: dict[str, Any]) -> None:
+def test_shares_of_zeros_of_every_architecture(
+    name: str, kind: ModalityName, channels: int, options: dict[str, Any]
+) -> None:
     model = build(name, kind, channels, **options)
     step = chain(prune(0.5), cluster(8))
     plain = materialize(step(model))

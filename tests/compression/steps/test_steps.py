@@ -29,8 +29,8 @@ from falconet.compression import (
     quantize_floats,
 )
 from falconet.compression.steps import pruning
-from falconet.compression.steps.constraints import Codebook, Grid, Mask
-from falconet.compression.steps.fitting import find_members, fit_centroids, fit_steps
+from falconet.compression.steps.constraints import Codebook, FakeQuantize, Mask
+from falconet.compression.steps.fitting import find_members, fit_centroids, fit_scales
 from falconet.compression.steps.pruning import RAMP, keep_highest, rank_adaptively
 from falconet.errors import ConfigError, UnknownNameError, UsageError
 
@@ -216,7 +216,7 @@ def test_movement_finds_what_training_wants() -> None:
 def test_steps_have_nearly_the_least_squared_error(levels: int) -> None:
     weights = torch.randn(3, 2000) * torch.tensor([[0.01], [1.0], [30.0]])
     weights[1].masked_fill_(torch.rand(2000) < 0.5, 0.0)
-    fitted = fit_steps(weights, levels)
+    fitted = fit_scales(weights, levels)
     assert torch.equal(fitted, fitted.bfloat16().float())
 
     def measure(row: Tensor, step: float) -> float:
@@ -229,17 +229,17 @@ def test_steps_have_nearly_the_least_squared_error(levels: int) -> None:
 
 def test_steps_of_many_weights_are_found_from_some() -> None:
     weights = torch.randn(1, 1_500_000)
-    assert float(fit_steps(weights, 7)) == pytest.approx(float(fit_steps(weights[:, :500_000], 7)), rel=0.1)
+    assert float(fit_scales(weights, 7)) == pytest.approx(float(fit_scales(weights[:, :500_000], 7)), rel=0.1)
     weights = (weights * 2).round().clamp(-7, 7) * 0.375
-    assert float(fit_steps(weights, 7)) == 0.375
+    assert float(fit_scales(weights, 7)) == 0.375
 
 
 @settings(max_examples=30)
 @given(st.integers(1, 15), st.integers(1, 255), st.lists(st.integers(-15, 15), min_size=1, max_size=20))
 def test_values_on_a_grid_keep_it(levels: int, step: int, multiples: list[int]) -> None:
     values = torch.tensor(multiples).clamp(-levels, levels)[None] * (step / 1024)
-    steps = fit_steps(values, levels)
-    assert torch.equal(Grid(steps, levels)(values), values)
+    steps = fit_scales(values, levels)
+    assert torch.equal(FakeQuantize(steps, levels)(values), values)
 
 
 def test_channels_without_weights_are_quantized_to_zeros() -> None:
@@ -309,7 +309,7 @@ def test_bits_by_name() -> None:
     assert isinstance(quantized, Constrained)
     for name, steps in (("0.weight", 6), ("4.weight", 5)):
         grid = quantized.list_constraints(name)[0]
-        assert isinstance(grid, Grid)
+        assert isinstance(grid, FakeQuantize)
         assert (grid.levels, len(grid.start)) == (1, steps)
         assert not list(grid.parameters())
 
@@ -317,7 +317,7 @@ def test_bits_by_name() -> None:
 def test_order_of_constraints_is_the_order_of_steps() -> None:
     constrained = chain(prune(0.5), quantize(4), cluster(3))(make_network())
     assert isinstance(constrained, Constrained)
-    assert [type(item) for item in constrained.list_constraints("4.weight")] == [Mask, Grid, Codebook]
+    assert [type(item) for item in constrained.list_constraints("4.weight")] == [Mask, FakeQuantize, Codebook]
     assert constrained.list_constraints("4.bias") == []
     assert constrained.names == WEIGHTS
 

@@ -29,7 +29,7 @@ from falconet.errors import ConfigError, MissingExtraError, UnknownNameError
 from falconet.models import MODELS, create_model
 from falconet.models.info import ModelInfo, get_model_info, set_model_info
 from falconet.models.widths import Folded, read_widths
-from falconet.spec import ClassificationSpec, Kind
+from falconet.spec import ClassificationSpec, ModalityName
 from tests.compression.steps.builders import SMALL, build_settled, measure_change
 from tests.exporters.builders import ask_exported, ask_own, draw_raw, make_artifact, open_export
 from tests.exporters.builders import make_spec as make_export_spec
@@ -84,7 +84,9 @@ def count(model: nn.Module) -> tuple[int, int]:
     return cost.params, cost.macs
 
 
-def save_and_load(model: nn.Module, dense: nn.Module, name: str, kind: Kind, folder: Path, **options: Any) -> nn.Module:
+def save_and_load(
+    model: nn.Module, dense: nn.Module, name: str, kind: ModalityName, folder: Path, **options: Any
+) -> nn.Module:
     spec = make_spec(name, kind, CHANNELS[kind][-1])
     origin = Provenance(DataOrigin("digits", "00", 0, 0.1, 0.2), seed=0, epochs=1, best_epoch=1)
     config = ArtifactConfig(
@@ -94,7 +96,7 @@ def save_and_load(model: nn.Module, dense: nn.Module, name: str, kind: Kind, fol
     return load_artifact(folder).model
 
 
-def check_steps(name: str, kind: Kind, folder: Path, **options: Any) -> None:
+def check_steps(name: str, kind: ModalityName, folder: Path, **options: Any) -> None:
     """Assert what all steps promise of one network."""
     model, dense, inputs = build_settled(name, kind, **options)
     for number, step in enumerate(STEPS):
@@ -154,7 +156,7 @@ def made_narrower(before: nn.Module, after: nn.Module, step: Step) -> bool:
 
 @pytest.mark.usefixtures("two_blocks")
 @pytest.mark.parametrize(("name", "kind"), CASES)
-def test_every_network(name: str, kind: Kind, tmp_path: Path) -> None:
+def test_every_network(name: str, kind: ModalityName, tmp_path: Path) -> None:
     check_steps(name, kind, tmp_path, **SMALL.get(name, {}))
 
 
@@ -166,7 +168,7 @@ def test_variants(name: str, options: dict[str, Any], tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("two_blocks")
 @pytest.mark.parametrize(("name", "kind"), CASES)
-def test_channels_that_are_zero_go_without_a_trace(name: str, kind: Kind) -> None:
+def test_channels_that_are_zero_go_without_a_trace(name: str, kind: ModalityName) -> None:
     model, _, inputs = build_settled(name, kind, **SMALL.get(name, {}))
     groups, _ = find_groups(model)
     chosen = [torch.arange(len(group.scores))[::3] for group in groups]
@@ -203,14 +205,14 @@ class Plain(nn.Module):
         return logits
 
 
-def make_plain() -> Plain:
+def without_augmentation() -> Plain:
     model = Plain().eval()
     set_model_info(model, ModelInfo("image", (1, 8, 8)))
     return model
 
 
 def test_the_least_channels_go() -> None:
-    model = make_plain()
+    model = without_augmentation()
     with torch.no_grad():
         for layer, index in ((model.conv1, 5), (model.conv1, 2), (model.conv2, 3)):
             layer.weight[index] *= 0.01
@@ -231,7 +233,7 @@ def test_the_least_channels_go() -> None:
 @settings(max_examples=20)
 @given(amount=st.floats(0, 0.999))
 def test_the_share_that_goes(amount: float) -> None:
-    pruned = PruneChannels(amount)(make_plain())
+    pruned = PruneChannels(amount)(without_augmentation())
     for name, channels in (("conv1", 8), ("conv2", 6)):
         kept = len(pruned.get_parameter(f"{name}.weight"))
         assert 0 <= kept - (1 - amount) * channels < 1 + 1e-6
@@ -258,7 +260,7 @@ def test_blocks_stay_full_when_more_goes() -> None:
 
 
 def test_the_best_channels_fill_the_block() -> None:
-    model = make_plain()
+    model = without_augmentation()
     pruned, full = PruneChannels({"conv1": 0.7})(model), PruneChannels({"conv1": 0.7}, multiple=4)(model)
     three, four = (
         {tuple(row.flatten().tolist()) for row in network.get_parameter("conv1.weight")} for network in (pruned, full)
@@ -276,7 +278,7 @@ def test_layers_that_are_concatenated_have_full_blocks_each() -> None:
 
 
 def test_shares_by_layer() -> None:
-    model = make_plain()
+    model = without_augmentation()
     pruned = PruneChannels({"conv2": 0.5})(model)
     assert len(pruned.get_parameter("conv1.weight")) == 8
     assert len(pruned.get_parameter("conv2.weight")) == 3
@@ -297,6 +299,7 @@ def test_a_share_of_macs(name: str, macs: float, scope: Any) -> None:
     assert macs - 0.03 < left <= macs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("multiple", [1, 8])
 def test_no_more_goes_than_a_share_of_macs_takes(multiple: int) -> None:
     model, _, _ = build_settled("resnet20")
@@ -315,7 +318,7 @@ def test_a_share_of_macs_out_of_reach() -> None:
 
 
 def test_a_global_ranking_takes_from_the_layer_of_unimportant_channels() -> None:
-    model = make_plain()
+    model = without_augmentation()
     with torch.no_grad():
         model.conv1.weight[:4] *= 1e-3
         model.conv2.weight[:, :4] *= 1e-3
@@ -337,7 +340,7 @@ def test_of_padded_shortcuts_inner_channels_go() -> None:
 
 
 def test_a_wrong_graph_is_found_out() -> None:
-    model = make_plain()
+    model = without_augmentation()
     groups, _ = find_groups(model)
     chosen = [torch.tensor([0]) for _ in groups]
     check_removal(model, groups, chosen)
@@ -371,7 +374,7 @@ def test_wrong_arguments_of_pruning(wrong: dict[str, Any], message: str) -> None
 def test_pruning_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch_pruning", None)
     with pytest.raises(MissingExtraError, match=r"pruning channels needs .* pip install 'falconet\[compress\]'"):
-        PruneChannels(0.5)(make_plain())
+        PruneChannels(0.5)(without_augmentation())
 
 
 @pytest.mark.parametrize("step", [PruneChannels(0.5), fold_batchnorm()])
@@ -410,7 +413,7 @@ def test_factors_are_the_best_of_their_rank(layer: Any) -> None:
 
 
 def test_energy_finds_the_true_rank() -> None:
-    model = make_plain()
+    model = without_augmentation()
     model.fc = nn.Linear(24, CLASSES)
     model.conv2 = nn.Conv2d(8, 32, 3)
     model.fc = nn.Linear(32 * 4, CLASSES)
@@ -507,7 +510,7 @@ def test_steps_after_each_other(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_frozen_weights_and_modes_stay() -> None:
-    model = make_plain().requires_grad_(False)
+    model = without_augmentation().requires_grad_(False)
     for step in (PruneChannels(0.5), fold_batchnorm()):
         made = step(model)
         assert not any(parameter.requires_grad for parameter in made.parameters())

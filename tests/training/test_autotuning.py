@@ -17,9 +17,9 @@ from falconet.data.preprocessing import create_preprocess
 from falconet.errors import ConfigError, DivergedError, OutOfMemoryError, StorageError
 from falconet.planning import Plan, plan_run, write_config
 from falconet.spec import ImageSpec
-from falconet.training import probing
+from falconet.training import autotuning
+from falconet.training.autotuning import LRRangeTest, _collect, find_batch_size, lr_range_test, take_steps
 from falconet.training.batches import Batches
-from falconet.training.probing import LRRangeTest, _collect, find_batch_size, lr_range_test, take_steps
 
 
 class Points:
@@ -116,7 +116,7 @@ def test_the_fewest_samples_that_are_nearly_fastest(monkeypatch: pytest.MonkeyPa
         assert train.size == config.batch_size
         return speeds[train.size]
 
-    monkeypatch.setattr(probing, "measure_speed", measure)
+    monkeypatch.setattr(autotuning, "measure_training_throughput", measure)
     size, line = find_batch_size(nn.Linear(2, 2), Points, TrainConfig())
     assert size == 64
     assert line == "batch size 64 (samples a second by size: 16: 100, 32: 500, 64: 910, 128: 1,000, 256: 800)"
@@ -125,7 +125,9 @@ def test_the_fewest_samples_that_are_nearly_fastest(monkeypatch: pytest.MonkeyPa
 def test_speed_is_samples_over_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter([10.0, 10.25, 10.5, 11.5, 12.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(ticks))
-    assert probing.measure_speed(nn.Linear(2, 2), Points(64), TrainConfig()) == pytest.approx(3 * 64 / 1.5)
+    assert autotuning.measure_training_throughput(nn.Linear(2, 2), Points(64), TrainConfig()) == pytest.approx(
+        3 * 64 / 1.5
+    )
 
 
 @pytest.mark.parametrize(("enough", "rate"), [(8.0, 16 / 2), (9.0, 2 * 16 / 1.5)])
@@ -137,20 +139,20 @@ def test_speed_of_answers_is_that_of_the_first_batch_only_where_it_suffices(
     spec = ImageSpec((1, 2, 2), (0.5,), (0.5,))
     samples = Loader(torch.zeros(48, 1, 2, 2, dtype=torch.uint8), torch.zeros(48).long(), create_preprocess(spec), 16)
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-    assert probing.measure_answers(network, samples, enough) == pytest.approx(rate)
+    assert autotuning.measure_inference_throughput(network, samples, enough) == pytest.approx(rate)
 
 
 @pytest.mark.slow
 def test_what_was_measured_is_written_down_and_not_measured_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probing, "SECONDS", 0.01)
+    monkeypatch.setattr(autotuning, "SECONDS", 0.01)
     settings = {"model": {"name": "lenet300_100"}}
     run = train("digits", epochs=1, settings=settings, out=tmp_path, batch_size="auto", find_lr=True)
     plan = plan_run("digits", out=tmp_path, if_exists="resume", batch_size="auto", find_lr=True)
     config = plan.config.training
     assert plan.autotune == frozenset()
-    assert config.batch_size in probing._SIZES
+    assert config.batch_size in autotuning._SIZES
     assert config.learning_rate != TrainConfig().learning_rate
     assert (tmp_path / "learning-rate.png").read_bytes().startswith(b"\x89PNG")
     assert run.report.settings["training"]["learning_rate"] == config.learning_rate
@@ -163,7 +165,7 @@ def test_a_run_that_ends_as_it_begins_leaves_a_folder_for_the_next(
     def fail(plan: Plan) -> NoReturn:
         raise StorageError("the disk is full")
 
-    monkeypatch.setattr(probing, "SECONDS", 0.01)
+    monkeypatch.setattr(autotuning, "SECONDS", 0.01)
     monkeypatch.setattr(runs, "write_config", fail)
     with pytest.raises(StorageError, match="the disk is full"):
         train("digits", model="lenet300_100", out=tmp_path, find_lr=True)

@@ -1,4 +1,4 @@
-"""What a trained model says about samples, before anybody evaluates it."""
+"""Logits of a trained model for samples, before their evaluation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from falconet.artifact import Artifact
 from falconet.data import DataConfig, Dataset, Samples, Split, Unreadable
 from falconet.data.dataset import match_labels
-from falconet.data.files import fit_recordings
+from falconet.data.files import adapt_samples
 from falconet.data.preprocessing import iterate_prepared
 from falconet.errors import DataError
 from falconet.evaluation.adapters import ADAPTERS
@@ -24,33 +24,33 @@ from falconet.spec import InputSpec
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
-    """What a model says about the samples of a split that can be read."""
+class SplitLogits:
+    """A model's logits for the readable samples of a split."""
 
     split: Split
-    """Those samples; labels are positions in the model's own."""
+    """The readable samples; labels are positions in the model's labels."""
     logits: Float32[np.ndarray, "samples classes"]
     """The network's outputs divided by the model's temperature: their softmax is the model's probabilities."""
     unreadable: tuple[Unreadable, ...] = ()
     """The other samples of the split."""
 
 
-def answer_known(artifact: Artifact, dataset: Dataset, name: str, split: Split | None = None) -> Answers:
-    """Return the model's logits for a split of a data set with its labels; `split` is the one of this name, if at hand.
+def predict_split(artifact: Artifact, dataset: Dataset, name: str, split: Split | None = None) -> SplitLogits:
+    """Return the model's logits for a split of a data set, labels matched to its own; `split`: the split, if at hand.
 
-    Raises DataError for an empty one, for classes that the model does not know and as `answer_split` does.
+    Raises DataError for an empty one, for classes that the model does not know, and as `predict_matched` does.
     """
     split = dataset.split(name) if split is None else split
     if not len(split):
         raise DataError(f"{dataset.source}: its {name} split holds no samples")
     labels = match_labels(split, dataset.classes, artifact.config.output.labels)
-    return answer_split(artifact, dataclasses.replace(split, labels=labels))
+    return predict_matched(artifact, dataclasses.replace(split, labels=labels))
 
 
-def answer_split(artifact: Artifact, split: Split) -> Answers:
+def predict_matched(artifact: Artifact, split: Split) -> SplitLogits:
     """Return the model's logits for a split. Raises DataError where nothing of it can be read."""
     with kept_memory():
-        logits, reasons = predict_logits(artifact, fit_recordings(split.samples, artifact.config.input))
+        logits, reasons = predict_logits(artifact, adapt_samples(split.samples, artifact.config.input))
     if not len(logits):
         index, reason = next(iter(reasons.items()))
         raise DataError(f"none of {len(split)} samples can be read; the first: {split.samples.name(index)} ({reason})")
@@ -62,12 +62,12 @@ def answer_split(artifact: Artifact, split: Split) -> Answers:
         )
     unreadable = tuple(Unreadable(split.samples.name(index), reason) for index, reason in reasons.items())
     kept = np.setdiff1d(np.arange(len(split)), list(reasons)).astype(np.int64)
-    return Answers(split.take(kept) if reasons else split, logits, unreadable)
+    return SplitLogits(split.take(kept) if reasons else split, logits, unreadable)
 
 
-def fit_config(config: DataConfig, spec: InputSpec) -> DataConfig:
-    """Return how a source is read for a model, whatever it holds: pictures in its range."""
-    return ADAPTERS[spec.kind].fit_config(config, spec)
+def adapt_config(config: DataConfig, spec: InputSpec) -> DataConfig:
+    """Return the configuration of reading adapted to a model's input: images in its value range."""
+    return ADAPTERS[spec.kind].adapt_config(config, spec)
 
 
 @torch.inference_mode()
@@ -76,7 +76,7 @@ def predict_logits(
 ) -> tuple[Float32[np.ndarray, "readable classes"], dict[int, str]]:
     """Return the logits for all readable samples in order, and the positions of the others with reasons.
 
-    Every verb asks here, so that the model's temperature counts for all alike.
+    All predictions come from here, so that the model's temperature always applies.
     """
     logits = [np.empty((0, len(artifact.config.output.labels)), dtype=np.float32)]
     unreadable: dict[int, str] = {}
@@ -89,37 +89,37 @@ def predict_logits(
 def iterate_logits(
     artifact: Artifact, samples: Samples, *, mirrored: bool = False
 ) -> Iterator[tuple[list[Float32[np.ndarray, "readable classes"]], dict[int, str]]]:
-    """Yield for batch after batch the logits of the readable samples, and why others cannot be read, by position.
+    """Yield, batch by batch, the logits of the readable samples, and why others cannot be read, by position.
 
-    Where `mirrored`, those of the images with left and right exchanged follow as a second view; without readable
-    samples there are none. To be consumed in inference mode.
+    Where `mirrored`, the logits of the mirrored images follow as a second view; without readable samples there are
+    none. To be consumed in inference mode.
     """
     mirror = ADAPTERS[artifact.config.input.kind].mirror if mirrored else None
     for batch in iterate_prepared(samples, artifact.preprocess, artifact.batch_size):
         inputs = [batch.inputs] if len(batch.inputs) else []
         inputs += [mirror(view) for view in inputs] if mirror else []
-        outputs = [answer_batch(artifact, view).numpy() for view in inputs]
+        outputs = [_answer_batch(artifact, view).numpy() for view in inputs]
         yield [scale_logits(logits, artifact.config.calibration_temperature) for logits in outputs], batch.unreadable
 
 
-def answer_batch(artifact: Artifact, prepared: Tensor) -> Float32[Tensor, "samples classes"]:
-    """Return the network's outputs for prepared samples; texts of like lengths together, as padding takes time."""
+_ALIKE = 32
+"""Texts in a batch, at most."""
+
+
+def _answer_batch(artifact: Artifact, prepared: Tensor) -> Float32[Tensor, "samples classes"]:
+    """Return the network's outputs for prepared samples; texts are batched by length, as padding takes time."""
     inputs = artifact.preprocess.normalize(prepared)
     if not modality_of(artifact.config.input).has_tokens:
         outputs: Tensor = artifact.model(inputs).float()
         return outputs
     order = torch.argsort((inputs != 0).sum(dim=1), stable=True)
-    sorted_outputs = torch.cat([artifact.model(part).float() for part in torch.split(inputs[order], ALIKE)])
+    sorted_outputs = torch.cat([artifact.model(part).float() for part in torch.split(inputs[order], _ALIKE)])
     return torch.empty_like(sorted_outputs).index_copy_(0, order, sorted_outputs)
-
-
-ALIKE = 32
-"""Texts that are answered together, at most."""
 
 
 def scale_logits(
     logits: Float32[np.ndarray, "samples classes"], temperature: float
 ) -> Float32[np.ndarray, "samples classes"]:
-    """Return logits divided by a temperature: their order, and so every answer, stays."""
+    """Return logits divided by a temperature, which changes no predicted class."""
     scaled: Float32[np.ndarray, "samples classes"] = logits / np.float32(temperature)
     return scaled

@@ -1,4 +1,4 @@
-"""What is measured before a run, where a user asks for it: the learning rate and the size of a batch."""
+"""Measurements before a run that choose its learning rate, batch size and number of epochs."""
 
 from __future__ import annotations
 
@@ -19,24 +19,31 @@ from falconet.memory import kept_memory
 from falconet.training.batches import Batches
 from falconet.training.config import TrainConfig
 from falconet.training.finetuning import freeze
-from falconet.training.loop import init_state, is_out_of_memory, make_context, make_plain, train_step, wrap
+from falconet.training.loop import (
+    init_state,
+    is_out_of_memory,
+    make_context,
+    train_step,
+    without_augmentation,
+    wrap_model,
+)
 
 _MIN_RATE, _HIGHEST_RATE = 1e-6, 10.0
 _STEPS = 100
-"""Of the range test; as many rates are tried."""
-SMOOTHING = 0.9
-"""Of a loss, the fraction that the mean of those before has: single batches differ."""
-TOO_HIGH = 4.0
-"""Times the lowest loss at which a rate need not be raised further."""
-SAFETY = 10.0
-"""A tenth of the rate with the lowest loss leaves room for what comes later."""
+"""Steps of the range test, each at a higher learning rate."""
+_SMOOTHING = 0.9
+"""Weight of the earlier losses in the exponential moving average, since single batches differ."""
+_TOO_HIGH = 4.0
+"""Multiple of the lowest loss at which the range test stops."""
+_SAFETY = 10.0
+"""Divisor of the rate with the lowest loss: a tenth of it leaves room for later steps."""
 _SIZES = (16, 32, 64, 128, 256, 512)
-NEARLY = 0.9
-"""Of the most samples a second: a smaller batch that reaches so many makes more steps of them."""
-MIN_BATCHES = 16
-"""Of an epoch: with fewer steps it teaches less."""
+_MIN_SPEED_FRACTION = 0.9
+"""Fraction of the highest throughput that a smaller batch must reach to be chosen, as it takes more steps an epoch."""
+_MIN_BATCHES = 16
+"""Batches that an epoch must have at least: fewer steps teach less."""
 SECONDS = 1.0
-"""For which each size of a batch is timed, at least."""
+"""Seconds for which each batch size is timed, at least."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +52,12 @@ class LRRangeTest:
 
     rates: tuple[float, ...]
     losses: tuple[float, ...]
-    """Smoothed."""
+    """The smoothed loss at each rate, up to the first that is too high."""
 
     @property
     def suggestion(self) -> float:
-        """The learning rate to take: SAFETY below the one at which the loss was lowest."""
-        return self.rates[min(range(len(self.losses)), key=self.losses.__getitem__)] / SAFETY
+        """The learning rate to take: a tenth of the one with the lowest loss."""
+        return self.rates[min(range(len(self.losses)), key=self.losses.__getitem__)] / _SAFETY
 
 
 def lr_range_test(
@@ -63,10 +70,11 @@ def lr_range_test(
     """Train a copy of a network at ever higher rates, and return the losses.
 
     L. N. Smith: Cyclical learning rates for training neural networks. WACV, 2017, section 3.3. The rate is raised by
-    the same factor each step until the loss is TOO_HIGH or no longer finite. Raises DivergedError where it never is.
+    the same factor each step until the loss exceeds four times its lowest, or is not finite. Raises DivergedError
+    where it never is finite.
     """
     rates = [_MIN_RATE * (_HIGHEST_RATE / _MIN_RATE) ** (index / (_STEPS - 1)) for index in range(_STEPS)]
-    with trial(model, config) as network:
+    with _scratch_copy(model, config) as network:
         scan = _collect(rates, (loss for loss, _ in take_steps(network, train, config, rates, class_weights, teacher)))
     if not scan.losses:
         raise DivergedError("the loss is not finite even before the first step, so that no learning rate can be found")
@@ -74,8 +82,8 @@ def lr_range_test(
 
 
 @contextmanager
-def trial(model: nn.Module, config: TrainConfig) -> Iterator[nn.Module]:
-    """Lend a copy of a network to be trained; nothing of that shows outside."""
+def _scratch_copy(model: nn.Module, config: TrainConfig) -> Iterator[nn.Module]:
+    """Yield a copy of a network to be trained, without an effect on the original or on torch's generator."""
     with torch.random.fork_rng(devices=[]), kept_memory():
         torch.manual_seed(config.seed)
         yield copy.deepcopy(model)
@@ -89,7 +97,7 @@ def take_steps(
     class_weights: Tensor | None = None,
     teacher: nn.Module | None = None,
 ) -> Iterator[tuple[float, int]]:
-    """Take a step at each of some learning rates, as the first epoch would, but with whole images and not compiled.
+    """Take a step at each learning rate, as the first epoch would, but with images of full size and not compiled.
 
     Yield, after each, the loss before it and the size of its batch; end with a loss that is not finite.
     """
@@ -98,8 +106,8 @@ def take_steps(
     state = init_state(network, config, context.policy)
     network.train()
     freeze(network, config, 1)
-    wrap(state, context)
-    for step, (rate, batch) in enumerate(zip(rates, repeat_epochs(train), strict=False)):
+    wrap_model(state, context)
+    for step, (rate, batch) in enumerate(zip(rates, _repeat_epochs(train), strict=False)):
         try:
             loss, _ = train_step(state, context, batch, step, rate)
         except DivergedError:
@@ -107,7 +115,7 @@ def take_steps(
         yield loss, len(batch[1])
 
 
-def repeat_epochs(train: Batches) -> Iterator[tuple[Tensor, ...]]:
+def _repeat_epochs(train: Batches) -> Iterator[tuple[Tensor, ...]]:
     """Yield batches without end."""
     epoch = 1
     while True:
@@ -116,13 +124,13 @@ def repeat_epochs(train: Batches) -> Iterator[tuple[Tensor, ...]]:
 
 
 def _collect(rates: Sequence[float], losses: Iterator[float]) -> LRRangeTest:
-    """Return rates and smoothed losses, up to the first that is too high."""
+    """Return learning rates and smoothed losses, up to the first loss that is too high."""
     smooth: list[float] = []
     mean = 0.0
     for count, loss in enumerate(losses, start=1):
-        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
-        value = mean / (1 - SMOOTHING**count)
-        if not math.isfinite(value) or (smooth and value > TOO_HIGH * min(smooth)):
+        mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
+        value = mean / (1 - _SMOOTHING**count)
+        if not math.isfinite(value) or (smooth and value > _TOO_HIGH * min(smooth)):
             break
         smooth.append(value)
     return LRRangeTest(tuple(rates[: len(smooth)]), tuple(smooth))
@@ -135,19 +143,21 @@ def find_batch_size(
     class_weights: Tensor | None = None,
     teacher: nn.Module | None = None,
 ) -> tuple[int, str]:
-    """Return the smallest size of a batch that is NEARLY the fastest, and a line that says what was measured.
+    """Return the smallest batch size with at least 90% of the highest throughput, and a line about the measurements.
 
     `make_train` returns the training samples in batches of a size. A copy of the network takes the steps. Sizes are
-    tried in rising order, as far as an epoch has MIN_BATCHES and memory suffices. Raises OutOfMemoryError where it
-    does not for the smallest.
+    tried in rising order, as long as an epoch has 16 batches or more and memory suffices. Raises OutOfMemoryError
+    where it does not suffice for the smallest.
     """
     speeds: dict[int, float] = {}
     for size in _SIZES:
         train = make_train(size)
-        if len(train) < MIN_BATCHES and speeds:
+        if len(train) < _MIN_BATCHES and speeds:
             break
         try:
-            speeds[size] = measure_speed(model, train, replace(config, batch_size=size), class_weights, teacher)
+            speeds[size] = measure_training_throughput(
+                model, train, replace(config, batch_size=size), class_weights, teacher
+            )
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -155,9 +165,13 @@ def find_batch_size(
                 raise OutOfMemoryError(f"out of memory in batches of {size}, the smallest that was tried") from error
             break
     best = max(speeds.values())
-    chosen = min(size for size, speed in speeds.items() if speed >= NEARLY * best)
+    chosen = min(size for size, speed in speeds.items() if speed >= _MIN_SPEED_FRACTION * best)
     rates = ", ".join(f"{size}: {speed:,.0f}" for size, speed in speeds.items())
     return chosen, f"batch size {chosen} (samples a second by size: {rates})"
+
+
+_EPOCH_OVERHEAD = 1.25
+"""Duration of an epoch over that of its steps alone: validation, and solving the output layer, take the rest."""
 
 
 def find_epochs(
@@ -171,10 +185,10 @@ def find_epochs(
 ) -> tuple[int, str]:
     """Return how many epochs over `count` samples fit into a time, at most those of `config`, and a line that says so.
 
-    A copy of the network takes the steps that are timed. Of an epoch whose output layer is solved, and of validation,
-    _EXTRA says what they take beside.
+    A copy of the network takes the steps that are timed. _EPOCH_OVERHEAD accounts for validation, and for an epoch
+    whose output layer is solved.
     """
-    epoch = _EXTRA * count / measure_speed(model, train, config, class_weights, teacher)
+    epoch = _EPOCH_OVERHEAD * count / measure_training_throughput(model, train, config, class_weights, teacher)
     epochs = min(max(int(seconds / epoch), 1), config.epochs)
     if epochs == 1 and config.linear_probe is not None:
         return 1, f"the output layer is solved alone, as an epoch after that takes about {epoch:,.0f} s"
@@ -184,13 +198,13 @@ def find_epochs(
 
 
 @torch.inference_mode()
-def measure_answers(model: nn.Module, samples: Loader, enough: float) -> float:
-    """Return how many samples a second a network answers in batches of samples of like length, as features are taken.
+def measure_inference_throughput(model: nn.Module, samples: Loader, enough: float) -> float:
+    """Return a network's throughput in samples a second, in batches of similar length, as in feature extraction.
 
-    The first batch, of the middle and slower than those after it, suffices where it is as fast as `enough` already;
-    otherwise, and where there is another, it is not counted, and others at random are timed for SECONDS.
+    The first batch, of median length and slower than later ones, suffices where its throughput reaches `enough`. Else
+    it is not counted, unless it is the only one, and random other batches are timed for SECONDS.
     """
-    plain = make_plain(samples, len(samples.labels))
+    plain = without_augmentation(samples, len(samples.labels))
     order = torch.randperm(len(plain), generator=torch.Generator().manual_seed(0)).tolist()
     order = [len(plain) // 2, *(position for position in order if position != len(plain) // 2)]
     place = next(iter(model.parameters())).device
@@ -212,23 +226,19 @@ def measure_answers(model: nn.Module, samples: Loader, enough: float) -> float:
     return rate
 
 
-_EXTRA = 1.25
-"""Seconds of an epoch for one of its steps."""
-
-
-def measure_speed(
+def measure_training_throughput(
     model: nn.Module,
     train: Batches,
     config: TrainConfig,
     class_weights: Tensor | None = None,
     teacher: nn.Module | None = None,
 ) -> float:
-    """Return how many samples a second a copy of a network is trained on, after a first step that is not counted.
+    """Return the training throughput of a copy of a network in samples a second; the first step is not counted.
 
     Raises DivergedError where the loss is not finite from the first steps on.
     """
     samples, started, now = 0, 0.0, 0.0
-    with trial(model, config) as network:
+    with _scratch_copy(model, config) as network:
         steps = take_steps(network, train, config, repeat(config.learning_rate), class_weights, teacher)
         for index, (_, count) in enumerate(steps):
             now = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Random distortions of whole batches, each sample its own, as `falconet.data.augmentation` sets them.
+"""Random augmentation of whole batches, drawn anew for each sample, as `falconet.data.augmentation` sets it.
 
 All randomness comes from the generator that is passed, and only what is switched on draws from it.
 """
@@ -17,29 +17,29 @@ from torch import Tensor
 
 from falconet.data.augmentation import ImageAugmentation, SeriesAugmentation, TextAugmentation
 
-CROP_RATIO = 4 / 3
-"""A crop's sides, as fractions of the image's, differ by up to this factor either way."""
+_CROP_RATIO = 4 / 3
+"""Largest ratio of a crop's sides, each as a fraction of the image's."""
 
-ERASED_AREA = (0.02, 0.33)
-ERASED_RATIO = 1 / 0.3
-"""Of random erasing: the range of the area, and by how much the sides may differ (Zhong et al. 2020, section 4)."""
+_ERASED_AREA = (0.02, 0.33)
+_ERASED_RATIO = 1 / 0.3
+"""Random erasing: range of the area, and largest ratio of the sides (Zhong et al. 2020, section 4)."""
 
-YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
-"""From red, green and blue to luma, which is gray, and the two components of color of NTSC."""
+_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
+"""Matrix from RGB to YIQ: luma, which is gray, and the two components of color of NTSC."""
 
 UNCHANGED = (1.0, 1.0, 1.0, 0.0)
-"""Factors of brightness, contrast and saturation, and the fraction of the circle by which hue turns."""
+"""Brightness, contrast and saturation factors, and turn of the hue as a fraction of the circle, that change nothing."""
 
-STRENGTHS = 31
-WAVES = 3
-SLOWEST = 0.1
-"""Of a time warp: sine waves that add up to it, and the least fraction of its own pace at which time goes on."""
+_STRENGTHS = 31
+_WAVES = 3
+_SLOWEST = 0.1
+"""Time warp: number of sine waves that add up to it, and smallest local speed of time, where 1 is unwarped."""
 
 
 def augment_images(
     images: Float32[Tensor, "batch channels height width"], config: ImageAugmentation, generator: torch.Generator
 ) -> Float32[Tensor, "batch channels height width"]:
-    """Distort images of 1 or 3 channels with values in 0..1, where they stay.
+    """Augment images of 1 or 3 channels with values in 0..1, which stay in that range.
 
     In order: all geometry in one interpolation, where what comes in from outside repeats the border; brightness,
     contrast, saturation and hue; TrivialAugment; random erasing. Mixing is left to `mix_samples`.
@@ -49,12 +49,12 @@ def augment_images(
         if config.resamples:
             images = warp(images, maps, draw_elastic(images.shape, config, generator) if config.elastic else None)
         else:
-            images = move_pixels(images, maps)
+            images = _move_pixels(images, maps)
     if config.recolors:
         ranges = torch.tensor([config.brightness, config.contrast, config.saturation, config.hue])
-        images = recolor(images, torch.tensor(UNCHANGED) + ranges * draw_uniform((len(images), 4), generator))
+        images = recolor(images, torch.tensor(UNCHANGED) + ranges * _draw_uniform((len(images), 4), generator))
     if config.trivial:
-        images = apply_trivial(images, generator)
+        images = _apply_trivial(images, generator)
     if config.erase:
         images = erase(images, config.erase, generator)
     return images
@@ -67,7 +67,7 @@ def mix_samples(
     config: ImageAugmentation,
     generator: torch.Generator,
 ) -> tuple[Float32[Tensor, "batch channels height width"], Float32[Tensor, "batch classes"]]:
-    """Mix each image with another of the batch, and their labels, as soft labels, in the same measure.
+    """Mix each image with another of the batch, and their labels, as soft labels, with the same weights.
 
     Mixup blends whole images (Zhang et al. 2018, equation 1); CutMix pastes a rectangle (Yun et al. 2019, equations 1
     and 2), whose center may lie anywhere, so that the labels follow the area that was pasted.
@@ -77,11 +77,11 @@ def mix_samples(
         return images, targets
     partner = torch.randperm(len(labels), generator=generator)
     paste = not config.mixup or (config.cutmix > 0 and bool(torch.rand((), generator=generator) < 0.5))
-    mix = draw_beta(len(labels), config.cutmix if paste else config.mixup, generator)
+    mix = _draw_beta(len(labels), config.cutmix if paste else config.mixup, generator)
     if paste:
         sides = torch.sqrt(1 - mix)[:, None].expand(-1, 2)
         corner = torch.rand(len(labels), 2, generator=generator) - sides / 2
-        inside = mark_boxes(corner, sides, images.shape[-2:])
+        inside = _mark_boxes(corner, sides, images.shape[-2:])
         images = torch.lerp(images, images[partner], inside)
         mix = 1 - inside.mean(dim=(1, 2, 3))
     else:
@@ -92,7 +92,7 @@ def mix_samples(
 def augment_series(
     series: Float32[Tensor, "batch channels steps"], config: SeriesAugmentation, generator: torch.Generator
 ) -> Float32[Tensor, "batch channels steps"]:
-    """Distort normalized series; NaN stands after each one's end and stays there.
+    """Augment normalized series; NaN stands after each one's end and stays there.
 
     In order: time is warped within each series' own length; noise is added; one piece is set to 0, the mean.
     """
@@ -101,9 +101,9 @@ def augment_series(
     numbers = torch.arange(1, series.shape[2] + 1)
     lengths = (numbers * ~missing.all(dim=1)).amax(dim=1)
     if config.time_warp:
-        x = warp_time(x, lengths, config.time_warp, generator)
+        x = _warp_time(x, lengths, config.time_warp, generator)
     if config.jitter:
-        x = x + config.jitter * measure_std(x, missing) * torch.randn(x.shape, generator=generator)
+        x = x + config.jitter * _measure_std(x, missing) * torch.randn(x.shape, generator=generator)
     if config.mask:
         width, start = torch.rand(2, len(series), generator=generator)
         width = config.mask * width * lengths
@@ -117,13 +117,13 @@ def augment_tokens(
 ) -> Int64[Tensor, "batch length"]:
     """Edit texts: in order, some tokens are left out, some change places, some are masked; padding stays behind."""
     if config.delete:
-        tokens = delete_tokens(tokens, config.delete, generator)
+        tokens = _delete_tokens(tokens, config.delete, generator)
     if config.swap:
-        tokens = swap_tokens(tokens, config.swap, generator)
+        tokens = _swap_tokens(tokens, config.swap, generator)
     return mask_tokens(tokens, config, generator) if config.mask else tokens
 
 
-def delete_tokens(
+def _delete_tokens(
     tokens: Int64[Tensor, "batch length"], probability: float, generator: torch.Generator
 ) -> Int64[Tensor, "batch length"]:
     """Leave each token out with this probability, but never all of a text; what follows moves up, 0 fills the end."""
@@ -133,7 +133,7 @@ def delete_tokens(
     return tokens.masked_fill(~stays, 0).gather(1, order)
 
 
-def swap_tokens(
+def _swap_tokens(
     tokens: Int64[Tensor, "batch length"], probability: float, generator: torch.Generator
 ) -> Int64[Tensor, "batch length"]:
     """Choose each token with this probability, and deal the chosen ones of a text out again over their places."""
@@ -159,11 +159,11 @@ def _draw_maps(batch: int, config: ImageAugmentation, generator: torch.Generator
 
     What a rotated crop shows at its corners is what lies there in the image, not a border.
     """
-    maps = make_affine(draw_uniform((6, batch), generator), config)
+    maps = make_affine(_draw_uniform((6, batch), generator), config)
     if config.crop < 1 or config.flip_horizontal or config.flip_vertical:
         area = 1 - (1 - config.crop) * torch.rand(batch, generator=generator)
-        sides = draw_sides(area, CROP_RATIO, generator)
-        center = (1 - sides) * draw_uniform((batch, 2), generator)
+        sides = draw_sides(area, _CROP_RATIO, generator)
+        center = (1 - sides) * _draw_uniform((batch, 2), generator)
         mirrored = torch.rand(batch, 2, generator=generator)
         flips = mirrored < torch.tensor([config.flip_horizontal, config.flip_vertical])
         maps = maps * torch.where(flips, -sides, sides)[:, :, None]
@@ -199,8 +199,8 @@ def warp(
     height, width = images.shape[-2:]
     maps = maps * torch.tensor([[1, height / width, 1], [width / height, 1, 1]])
     # An outer sum of what rows and columns add takes an eighth of the time of torch's affine_grid.
-    along = maps[:, :, :1] * pixel_centers(width)
-    down = maps[:, :, 1:2] * pixel_centers(height) + maps[:, :, 2:]
+    along = maps[:, :, :1] * _pixel_centers(width)
+    down = maps[:, :, 1:2] * _pixel_centers(height) + maps[:, :, 2:]
     grid = down[:, :, :, None] + along[:, :, None, :]
     if displacement is not None:
         grid += displacement
@@ -210,19 +210,19 @@ def warp(
     return found.clamp_(0, 1)
 
 
-def move_pixels(
+def _move_pixels(
     images: Float32[Tensor, "batch channels height width"], maps: Float32[Tensor, "batch 2 3"]
 ) -> Float32[Tensor, "batch channels height width"]:
     """Do what `warp` does for maps that mirror and shift alone, but by whole pixels, the nearest number of them.
 
     A fraction of a pixel would blur what is trained on, and nothing of what is evaluated.
     """
-    columns, rows = (find_sources(maps[:, axis, axis], maps[:, axis, 2], images.shape[3 - axis]) for axis in range(2))
+    columns, rows = (_find_sources(maps[:, axis, axis], maps[:, axis, 2], images.shape[3 - axis]) for axis in range(2))
     batch = torch.arange(len(images))[:, None, None]
     return images[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def find_sources(
+def _find_sources(
     direction: Float32[Tensor, " batch"], shift: Float32[Tensor, " batch"], side: int
 ) -> Int64[Tensor, "batch side"]:
     """Return where each pixel of a side comes from; `direction` is -1 where that side is mirrored."""
@@ -240,19 +240,19 @@ def draw_elastic(
     pixel: the correlation is the same to 1 part in 10,000, for two small products instead of a wide blur.
     """
     batch, _, height, width = shape
-    rows, columns = (smoothing_weights(side, config.smoothness) for side in (height, width))
+    rows, columns = (_smoothing_weights(side, config.smoothness) for side in (height, width))
     noise = torch.randn(batch, 2, rows.shape[1], columns.shape[1], generator=generator)
     return (rows * (2 * config.elastic)) @ (noise @ columns.T)
 
 
-def smoothing_weights(side: int, smoothness: float) -> Float32[Tensor, "side points"]:
+def _smoothing_weights(side: int, smoothness: float) -> Float32[Tensor, "side points"]:
     """Return Gaussian weights of control points for each pixel of a side, each row of unit norm.
 
     Products with independent noise of unit variance then have exactly unit variance, up to the border too.
     """
     reach = 3
     points = torch.arange(-reach, math.ceil(1 / smoothness) + reach + 1)
-    distance = (pixel_centers(side)[:, None] + 1) / (2 * smoothness) - points
+    distance = (_pixel_centers(side)[:, None] + 1) / (2 * smoothness) - points
     return F.normalize(torch.exp(-0.5 * distance**2), dim=1)
 
 
@@ -266,16 +266,16 @@ def recolor(
     brightness, contrast, saturation, hue = factors.unbind(dim=1)
     channels = images.shape[1]
     means = images.mean(dim=(2, 3))
-    gray = means[:, 0] if channels == 1 else means @ torch.tensor(YIQ[0])
-    matrix = torch.ones(len(images), 1, 1) if channels == 1 else turn_colors(saturation, hue)
+    gray = means[:, 0] if channels == 1 else means @ torch.tensor(_YIQ[0])
+    matrix = torch.ones(len(images), 1, 1) if channels == 1 else _turn_colors(saturation, hue)
     matrix = matrix * (brightness * contrast)[:, None, None]
     offset = ((1 - contrast) * brightness * gray)[:, None, None]
     return torch.baddbmm(offset, matrix, images.flatten(2)).view(images.shape).clamp_(0, 1)
 
 
-def turn_colors(saturation: Float32[Tensor, " batch"], hue: Float32[Tensor, " batch"]) -> Float32[Tensor, "batch 3 3"]:
+def _turn_colors(saturation: Float32[Tensor, " batch"], hue: Float32[Tensor, " batch"]) -> Float32[Tensor, "batch 3 3"]:
     """Return matrices that keep luma and scale and turn the plane of colors of YIQ; hue is in turns, red to green."""
-    to_yiq = torch.tensor(YIQ)
+    to_yiq = torch.tensor(_YIQ)
     from_yiq = torch.linalg.inv(to_yiq)
     quarter = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])
     gray = from_yiq[:, :1] @ to_yiq[:1]
@@ -290,12 +290,12 @@ def erase(
     images: Float32[Tensor, "batch channels height width"], probability: float, generator: torch.Generator
 ) -> Float32[Tensor, "batch channels height width"]:
     """Fill a rectangle of some images with the mean of their channels."""
-    low, high = ERASED_AREA
+    low, high = _ERASED_AREA
     area = low + (high - low) * torch.rand(len(images), generator=generator)
-    sides = draw_sides(area, ERASED_RATIO, generator)
+    sides = draw_sides(area, _ERASED_RATIO, generator)
     corner = (1 - sides) * torch.rand(len(images), 2, generator=generator)
     chosen = torch.rand(len(images), 1, generator=generator) < probability
-    inside = mark_boxes(corner, sides * chosen, images.shape[-2:])
+    inside = _mark_boxes(corner, sides * chosen, images.shape[-2:])
     return torch.lerp(images, images.mean(dim=(2, 3), keepdim=True), inside)
 
 
@@ -305,11 +305,11 @@ def draw_sides(area: Float32[Tensor, " batch"], ratio: float, generator: torch.G
     Their ratio is log-uniform in 1 / ratio to ratio, or narrower where a side would leave the image.
     """
     limit = torch.log(area).neg().clamp(0, math.log(ratio))
-    stretch = torch.exp(limit * draw_uniform((len(area),), generator) / 2)
+    stretch = torch.exp(limit * _draw_uniform((len(area),), generator) / 2)
     return torch.sqrt(area)[:, None] * torch.stack([stretch, 1 / stretch], dim=1)
 
 
-def mark_boxes(
+def _mark_boxes(
     corner: Float32[Tensor, "batch 2"], sides: Float32[Tensor, "batch 2"], size: torch.Size
 ) -> Float32[Tensor, "batch 1 height width"]:
     """Mark by 1 the pixels whose centers lie in a rectangle, and others by 0.
@@ -317,38 +317,38 @@ def mark_boxes(
     Its corner and sides are fractions of the image's, horizontal ones first.
     """
     height, width = size
-    offset_x = (pixel_centers(width) + 1) / 2 - corner[:, :1]
-    offset_y = (pixel_centers(height) + 1) / 2 - corner[:, 1:]
+    offset_x = (_pixel_centers(width) + 1) / 2 - corner[:, :1]
+    offset_y = (_pixel_centers(height) + 1) / 2 - corner[:, 1:]
     across = (offset_x >= 0) & (offset_x < sides[:, :1])
     down = (offset_y >= 0) & (offset_y < sides[:, 1:])
     return (down.float()[:, :, None] * across.float()[:, None, :])[:, None]
 
 
-def pixel_centers(side: int) -> Float32[Tensor, " side"]:
+def _pixel_centers(side: int) -> Float32[Tensor, " side"]:
     """Return the centers of the pixels of a side that runs from -1 to 1."""
     return (torch.arange(side) * 2 + 1) / side - 1
 
 
-def draw_uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+def _draw_uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Draw from -1..1."""
     return torch.empty(shape).uniform_(-1, 1, generator=generator)
 
 
-def draw_beta(batch: int, alpha: float, generator: torch.Generator) -> Float32[Tensor, " batch"]:
+def _draw_beta(batch: int, alpha: float, generator: torch.Generator) -> Float32[Tensor, " batch"]:
     """Draw from the Beta distribution with both parameters `alpha`."""
     # Torch's own takes no generator; NumPy's is seeded from it.
     seed = int(torch.randint(2**62, (), generator=generator))
     return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, batch).astype(np.float32))
 
 
-def apply_trivial(
+def _apply_trivial(
     images: Float32[Tensor, "batch channels height width"], generator: torch.Generator
 ) -> Float32[Tensor, "batch channels height width"]:
     """Apply to each image one of OPERATIONS at one strength (Müller and Hutter 2021, algorithm 1)."""
     batch = len(images)
     operations = torch.randint(len(OPERATIONS), (batch,), generator=generator)
     signs = 2 * torch.randint(2, (batch,), generator=generator) - 1
-    strengths = signs * torch.randint(STRENGTHS, (batch,), generator=generator) / (STRENGTHS - 1)
+    strengths = signs * torch.randint(_STRENGTHS, (batch,), generator=generator) / (_STRENGTHS - 1)
     result = images.clone()
     for number, operate in enumerate(OPERATIONS):
         (chosen,) = torch.where(operations == number)
@@ -380,13 +380,13 @@ def _rotate(images: Tensor, strength: Tensor) -> Tensor:
     return warp(images, make_affine(draws, ImageAugmentation(rotate=135)))
 
 
-def change_color(images: Tensor, strength: Tensor, which: int) -> Tensor:
+def _change_color(images: Tensor, strength: Tensor, which: int) -> Tensor:
     factors = torch.tensor(UNCHANGED).repeat(len(images), 1)
     factors[:, which] += 0.99 * strength
     return recolor(images, factors)
 
 
-def sharpen(images: Tensor, strength: Tensor) -> Tensor:
+def _sharpen(images: Tensor, strength: Tensor) -> Tensor:
     """Move pixels away from, or toward, the weighted mean of their 3x3 neighborhood; the rim has none."""
     if min(images.shape[-2:]) < 3:
         return images
@@ -411,7 +411,7 @@ def solarize(images: Tensor, strength: Tensor) -> Tensor:
     return torch.where(images >= threshold, 1 - images, images)
 
 
-def stretch_contrast(images: Tensor, _: Tensor) -> Tensor:
+def _stretch_contrast(images: Tensor, _: Tensor) -> Tensor:
     """Let each channel fill 0..1, unless it has one value only."""
     low, high = images.amin(dim=(2, 3), keepdim=True), images.amax(dim=(2, 3), keepdim=True)
     return torch.where(high > low, (images - low) / (high - low), images)
@@ -436,19 +436,19 @@ OPERATIONS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
     partial(_translate, axis=0),
     partial(_translate, axis=1),
     _rotate,
-    partial(change_color, which=0),
-    partial(change_color, which=1),
-    partial(change_color, which=2),
-    sharpen,
+    partial(_change_color, which=0),
+    partial(_change_color, which=1),
+    partial(_change_color, which=2),
+    _sharpen,
     posterize,
     solarize,
-    stretch_contrast,
+    _stretch_contrast,
     equalize,
 )
-"""TrivialAugment's, with the wide ranges; each takes a strength in -1..1, of which some use the amount alone."""
+"""Operations of TrivialAugment Wide; each takes a strength in -1..1, of which some use the absolute value alone."""
 
 
-def warp_time(
+def _warp_time(
     x: Float32[Tensor, "batch channels steps"],
     lengths: Int64[Tensor, " batch"],
     displacement: float,
@@ -461,17 +461,17 @@ def warp_time(
     """
     last = (lengths - 1).clamp(min=1)[:, None]
     time = (torch.arange(x.shape[2]) / last).clamp(max=1)
-    order = torch.arange(1, WAVES + 1)
-    std = math.sqrt(2 / sum(1 / k**2 for k in range(1, WAVES + 1))) / order
-    waves = displacement * std * torch.randn(len(x), WAVES, generator=generator)
+    order = torch.arange(1, _WAVES + 1)
+    std = math.sqrt(2 / sum(1 / k**2 for k in range(1, _WAVES + 1))) / order
+    waves = displacement * std * torch.randn(len(x), _WAVES, generator=generator)
     phase = torch.pi * order[:, None] * time[:, None]
     moved = (waves[:, :, None] * torch.sin(phase)).sum(dim=1)
     backward = -((waves * torch.pi * order)[:, :, None] * torch.cos(phase)).sum(dim=1)
-    steepest = backward.amax(dim=1, keepdim=True).clamp(min=1 - SLOWEST)
-    return read_between(x, (time + moved * (1 - SLOWEST) / steepest) * last)
+    steepest = backward.amax(dim=1, keepdim=True).clamp(min=1 - _SLOWEST)
+    return _read_between(x, (time + moved * (1 - _SLOWEST) / steepest) * last)
 
 
-def read_between(
+def _read_between(
     x: Float32[Tensor, "batch channels steps"], places: Float32[Tensor, "batch steps"]
 ) -> Float32[Tensor, "batch channels steps"]:
     """Return the values at places between steps, linearly interpolated."""
@@ -481,7 +481,7 @@ def read_between(
     return torch.lerp(x.gather(2, left), x.gather(2, right), places - left)
 
 
-def measure_std(
+def _measure_std(
     x: Float32[Tensor, "batch channels steps"], missing: Bool[Tensor, "batch channels steps"]
 ) -> Float32[Tensor, "batch channels 1"]:
     """Return the standard deviation over each series' own steps; `x` is 0 where one is missing."""

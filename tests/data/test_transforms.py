@@ -16,7 +16,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as reference
 
 from falconet.data.augmentation import POLICIES, ImageAugmentation, SeriesAugmentation, TextAugmentation
-from falconet.data.distortions import (
+from falconet.data.transforms import (
     OPERATIONS,
     UNCHANGED,
     _draw_maps,
@@ -466,7 +466,7 @@ def test_each_operation_comes_equally_often_at_all_strengths(monkeypatch: pytest
 
         return operate
 
-    monkeypatch.setattr("falconet.data.distortions.OPERATIONS", tuple(spy(number) for number in range(14)))
+    monkeypatch.setattr("falconet.data.transforms.OPERATIONS", tuple(spy(number) for number in range(14)))
     augment_images(torch.zeros(28_000, 1, 1, 1), ImageAugmentation(trivial=True), seeded())
     counts = [len(torch.cat(seen[number])) for number in range(14)]
     assert stats.chisquare(counts).pvalue > 0.001

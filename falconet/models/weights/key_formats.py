@@ -23,24 +23,24 @@ from typing import Any
 
 from torch import Tensor
 
-from falconet.models.outlines import outline_model
+from falconet.models.meta_model import create_meta_model
 from falconet.models.weights.formats import State
 from falconet.spec import ResizeMode
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-CAFFE_MEAN, CAFFE_STD = (123 / 255, 117 / 255, 104 / 255), (1 / 255,) * 3
-"""Of red, green and blue, in units of 0..1."""
+_CAFFE_MEAN, _CAFFE_STD = (123 / 255, 117 / 255, 104 / 255), (1 / 255,) * 3
+"""Mean and std of red, green and blue, in units of 0..1."""
 
 
 @dataclass(frozen=True)
-class _Layout:
+class _KeyFormat:
     """A way of naming a network's tensors, and what networks that are named so were trained with."""
 
     name: str
     marker: str
-    """A key that no other layout has."""
+    """Key that no other layout has."""
     rename: Callable[[str, State], dict[str, Tensor]]
-    """From an architecture and tensors to tensors with the names that they have here."""
+    """Returns the tensors of an architecture under the names that they have here."""
     options: Mapping[str, Any] = field(default_factory=dict)
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
@@ -50,12 +50,12 @@ class _Layout:
 TENSORFLOW_OPTIONS: Mapping[str, Any] = MappingProxyType({"padding": "same", "norm_eps": 1e-3})
 
 
-def rename_own(name: str, state: State) -> dict[str, Tensor]:
+def _rename_own(name: str, state: State) -> dict[str, Tensor]:
     """Return a state as it is, but for an output layer that other code for CIFAR calls "linear"."""
     return {re.sub(r"^linear\.", "fc.", key): value for key, value in state.items()}
 
 
-def rename_caffe(name: str, state: State) -> dict[str, Tensor]:
+def _rename_caffe(name: str, state: State) -> dict[str, Tensor]:
     """Return SqueezeNet 1.0's tensors with torchvision's names; its first kernels, for BGR, turned to RGB."""
     places = {"conv1": "features.0", "conv10": "classifier.1"}
     places |= {
@@ -70,22 +70,22 @@ def rename_caffe(name: str, state: State) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True)
-class BlockNames:
-    """What a layout of EfficientNets calls its layers."""
+class _BlockNames:
+    """Names of the layers in a layout of EfficientNets."""
 
     pattern: str
-    """Of a block's name."""
+    """Pattern of a block's name."""
     outside: Mapping[str, str]
-    """Layers outside of blocks, and what they are called here."""
+    """Names here of the layers outside of blocks, by their names in the layout."""
     expanding: tuple[tuple[str, str], ...]
-    """Of a block that begins with an expansion, in their order: a convolution and its normalization, or two."""
+    """Layers of a block with an expansion, in order: a convolution and its normalization, or two convolutions."""
     plain: tuple[tuple[str, str], ...]
-    """Of any other block."""
+    """Layers of any other block, in order."""
     sign: str
-    """The layer that only expanding blocks have."""
+    """Layer that only expanding blocks have."""
 
 
-TIMM = BlockNames(
+_TIMM = _BlockNames(
     pattern=r"blocks\.(\d+)\.(\d+)",
     outside={
         "conv_stem": "features.0.0",
@@ -98,7 +98,7 @@ TIMM = BlockNames(
     plain=(("conv_dw", "bn1"), ("se.conv_reduce", "se.conv_expand"), ("conv_pw", "bn2")),
     sign="conv_pwl",
 )
-TENSORFLOW = BlockNames(
+_TENSORFLOW = _BlockNames(
     pattern=r"_blocks\.(\d+)",
     outside={
         "_conv_stem": "features.0.0",
@@ -118,16 +118,16 @@ TENSORFLOW = BlockNames(
 )
 
 
-def rename_blocks(names: BlockNames, name: str, state: State) -> dict[str, Tensor]:
+def _rename_blocks(names: _BlockNames, name: str, state: State) -> dict[str, Tensor]:
     """Return an EfficientNet's tensors with the names that they have here; unknown ones keep theirs."""
-    ours = outline_model(name).state_dict()
+    ours = create_meta_model(name).state_dict()
     targets = dict.fromkeys(match[0] for key in ours if (match := re.match(r"features\.\d+\.\d+(?=\.block)", key)))
     blocks = {match[0]: match.groups() for key in state if (match := re.match(names.pattern, key))}
     # Numbers, not names: block 10 comes after block 9.
     ordered = sorted(blocks, key=lambda block: [int(number) for number in blocks[block]])
     layers = dict(names.outside)
     for block, target in zip(ordered, targets, strict=False):
-        layers |= rename_layers(names, state, block, target)
+        layers |= _rename_layers(names, state, block, target)
     renamed = {}
     for key, value in state.items():
         layer, _, part = key.rpartition(".")
@@ -135,7 +135,7 @@ def rename_blocks(names: BlockNames, name: str, state: State) -> dict[str, Tenso
     return renamed
 
 
-def rename_layers(names: BlockNames, state: State, block: str, target: str) -> dict[str, str]:
+def _rename_layers(names: _BlockNames, state: State, block: str, target: str) -> dict[str, str]:
     """Return what the layers of one block are called here."""
     pairs = names.expanding if f"{block}.{names.sign}.weight" in state else names.plain
     present = [pair for pair in pairs if f"{block}.{pair[0]}.weight" in state]
@@ -146,7 +146,7 @@ def rename_layers(names: BlockNames, state: State, block: str, target: str) -> d
     return layers
 
 
-BERT_LAYERS: Mapping[str, str] = MappingProxyType(
+_BERT_LAYERS: Mapping[str, str] = MappingProxyType(
     {
         "embeddings.word_embeddings": "encoder.embedding",
         "embeddings.position_embeddings": "positions",
@@ -162,20 +162,20 @@ BERT_LAYERS: Mapping[str, str] = MappingProxyType(
         "output.LayerNorm": "norm2",
     }
 )
-"""What BERT's layers, and those of its blocks, are called here."""
+"""Names here of BERT's layers, and of the layers of its blocks."""
 
 
 def rename_bert(layer: str) -> str:
     """Return what a layer of BERT is called here; an unknown one keeps its name."""
     block = re.match(r"encoder\.layer\.(\d+)\.(.+)", layer)
     if block is None:
-        return BERT_LAYERS.get(layer, layer)
-    return f"blocks.{block[1]}.{BERT_LAYERS.get(block[2], block[2])}"
+        return _BERT_LAYERS.get(layer, layer)
+    return f"blocks.{block[1]}.{_BERT_LAYERS.get(block[2], block[2])}"
 
 
-OWN = _Layout("falconet", "", rename_own)
-LAYOUTS = (
-    _Layout("timm", "conv_stem.weight", partial(rename_blocks, TIMM), MappingProxyType({"norm_eps": 1e-5})),
-    _Layout("tensorflow", "_conv_stem.weight", partial(rename_blocks, TENSORFLOW), TENSORFLOW_OPTIONS),
-    _Layout("caffe", "fire2/squeeze1x1.weight", rename_caffe, {}, CAFFE_MEAN, CAFFE_STD, "stretch"),
+OWN = _KeyFormat("falconet", "", _rename_own)
+KEY_FORMATS = (
+    _KeyFormat("timm", "conv_stem.weight", partial(_rename_blocks, _TIMM), MappingProxyType({"norm_eps": 1e-5})),
+    _KeyFormat("tensorflow", "_conv_stem.weight", partial(_rename_blocks, _TENSORFLOW), TENSORFLOW_OPTIONS),
+    _KeyFormat("caffe", "fire2/squeeze1x1.weight", _rename_caffe, {}, _CAFFE_MEAN, _CAFFE_STD, "stretch"),
 )
