@@ -284,7 +284,7 @@ INPUTS, NUMBERS = make_tensors().tensors
 @pytest.mark.parametrize(
     ("loader", "message"),
     [
-        ((batch for batch in [(INPUTS, NUMBERS)]), "train: wanted an iterable .*, found generator, .* only once"),
+        ((batch for batch in [(INPUTS, NUMBERS)]), "train: wanted an iterable .*, .* used up after one epoch"),
         ({"x": INPUTS}, "train: wanted an iterable of .* such as a DataLoader, found dict"),
         ([], "train: wanted a loader of one batch or more, found one without batches"),
         ([INPUTS], "train, batch 0: wanted a pair of inputs and class numbers, found Tensor"),
