@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import re
 import subprocess
 import sys
@@ -366,6 +367,16 @@ def test_evaluating_splits_data_sets_and_models_is_one_thing(run: Run, dataset: 
     other = replace(test, labels=len(dataset.classes) - 1 - test.labels, owner=turned)
     assert falconet.measure_robustness(model, other, attacks=False).clean_accuracy == run.test.accuracy
     assert falconet.measure_costs(model, dataset.test.samples, starts=1, energy_seconds=0.1).batch == 64
+
+
+@pytest.mark.parametrize("name", ["evaluate", "explain", "export"])
+def test_methods_take_what_functions_take(name: str) -> None:
+    """And by the same defaults."""
+    method, function = (inspect.signature(getattr(home, name)).parameters for home in (Model, falconet))
+    taken, wanted = ({key: (one.kind, one.default) for key, one in part.items()} for part in (method, function))
+    assert taken.pop("self")
+    assert wanted.pop("model")
+    assert taken == wanted
 
 
 def test_splits_that_were_made_of_other_data_are_no_test(run: Run) -> None:
