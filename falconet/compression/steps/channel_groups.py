@@ -67,6 +67,7 @@ def find_groups(model: nn.Module) -> tuple[list[ChannelGroup], dict[str, str]]:
     except ImportError as error:
         raise MissingExtraError("compress", "pruning channels") from error
     network = copy.deepcopy(model).eval().requires_grad_()
+    _simplify_recurrent_layers(network)
     names = {module: name for name, module in network.named_modules()}
     outputs = {network.get_submodule(name) for name in find_trainable_classifiers(network)}
     importance = torch_pruning.importance.GroupMagnitudeImportance()
@@ -90,10 +91,41 @@ def find_groups(model: nn.Module) -> tuple[list[ChannelGroup], dict[str, str]]:
         else:
             reasons |= dict.fromkeys(made, reason)
     grouped = {name for group in groups for name in group.outs}
-    for module, name in names.items():
+    for name, module in model.named_modules():
         if has_matrix(module):
             reasons.setdefault(name, f"{type(module).__name__} keeps its width")
     return groups, {name: reason for name, reason in reasons.items() if name not in grouped}
+
+
+def _simplify_recurrent_layers(network: nn.Module) -> None:
+    """Let one matrix product stand for each recurrent layer, whose channels stay in any case.
+
+    Torch-pruning would follow the operations of every time step, which takes minutes for some tens of them.
+    """
+    for name, module in [*network.named_modules()]:
+        if isinstance(module, nn.RNNBase):
+            network.set_submodule(name, _SimplifiedRecurrent(module))
+
+
+class _SimplifiedRecurrent(nn.Module):
+    """A product with the shapes of a recurrent layer's inputs, outputs and states."""
+
+    def __init__(self, layer: nn.RNNBase) -> None:
+        super().__init__()
+        self.layer_type = type(layer).__name__
+        self.directions = 2 if layer.bidirectional else 1
+        self.num_layers = layer.num_layers
+        self.time_axis = 1 if layer.batch_first else 0
+        width = (layer.proj_size or layer.hidden_size) * self.directions
+        self.weight = nn.Parameter(torch.zeros(layer.input_size, width))
+
+    def forward(
+        self, x: Float[Tensor, "_ _ features"], state: object = None
+    ) -> tuple[Float[Tensor, "_ _ width"], Tensor | tuple[Tensor, Tensor]]:
+        outputs = x @ self.weight
+        ends = outputs.select(self.time_axis, -1).chunk(self.directions, dim=1)
+        states = torch.stack(ends * self.num_layers)
+        return outputs, (states, states) if self.layer_type == "LSTM" else states
 
 
 def _build_graph(network: nn.Module, graph: Any) -> Any:
@@ -125,7 +157,7 @@ def _find_obstacle(group: Any, graph: Any, outputs: set[nn.Module], names: Mappi
     for item in group:
         node, module = item.dep.target, item.dep.target.module
         if isinstance(module, nn.Parameter):
-            return "tied to a parameter outside of layers"
+            return _describe_owner(module, names)
         if _is_made(item, graph) and module in outputs:
             return "the output layer, whose classes stay"
         if module in names:
@@ -136,6 +168,14 @@ def _find_obstacle(group: Any, graph: Any, outputs: set[nn.Module], names: Mappi
     if any(len(set(item.idxs)) < len(item.idxs) for item in group):
         return "tied to a layer that sees its channels twice"
     return None
+
+
+def _describe_owner(parameter: nn.Parameter, names: Mapping[nn.Module, str]) -> str:
+    """Return why channels stay that torch-pruning ties to a parameter which it knows no layer of."""
+    for module, name in names.items():
+        if isinstance(module, _SimplifiedRecurrent) and module.weight is parameter:
+            return f"tied to {name} ({module.layer_type})"
+    return "tied to a parameter outside of layers"
 
 
 def _is_known(module: nn.Module) -> bool:
