@@ -137,7 +137,7 @@ def compress(
     config = _configure(artifact, home, dataset, overrides)
     with hold(out):
         _check_out(out, if_exists, home, name)  # Another process may have ended a search there meanwhile.
-        session = _prepare(_open_session(out, config, artifact, dataset, if_exists, watcher, budget), budget)
+        session = _prepare(_open_session(out, config, artifact, dataset, if_exists, watcher, budget))
         trials = run_trials(session, budget)
         best = choose_best(trials, budget)
         if not best.fits(budget):
@@ -441,15 +441,11 @@ def run_trials(session: _Session, budget: Budget) -> tuple[Trial, ...]:
     return tuple(trials)
 
 
-def _prepare(session: _Session, budget: Budget) -> _Session:
-    """Return the search with all that is measured before any trial. Raises BudgetError for limits out of reach."""
+def _prepare(session: _Session) -> _Session:
+    """Return the search with all that is measured before any trial."""
     config, notify = session.context.config.compression, session.watcher.notify
     if (session.out / CODED_FILE).is_file():
         notify(f"{session.out / CODED_FILE} stays what was found before, until this search ends with another")
-    if _name_limits(budget) not in session.macs_fractions:
-        fractions = find_macs_fractions(budget, session.context)
-        session = replace(session, macs_fractions={**session.macs_fractions, _name_limits(budget): fractions})
-        session.save()
     if config.channels != "none" and importlib.util.find_spec("torch_pruning") is None:
         notify("channels stay: removing them needs pip install 'falconet[compress]'")
     if session.trials:

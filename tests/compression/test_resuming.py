@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 
 from falconet.compression import Budget, CompressConfig, SearchConfig, Trial, TrialSpec, Watcher, session
 from falconet.compression import trial as trial_module
-from falconet.compression.session import Record, _describe_change, _prepare, _read_record, _Session, run_trials
+from falconet.compression.session import (
+    Record,
+    _describe_change,
+    _name_limits,
+    _prepare,
+    _read_record,
+    _Session,
+    run_trials,
+)
 from falconet.compression.trial import SearchContext, claim_checkpoints
 from falconet.data import Dataset
 from falconet.data.augmentation import ImageAugmentation
@@ -44,12 +52,7 @@ def open_made_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[_Sessio
         lost = lose(spec) + 0.05 / spec.macs_fraction - 0.01 * spec.polish
         return Trial(number, spec, weigh(spec), 0.99 - lost / 100, lost, int(1e6 * spec.macs_fraction), None, 1.0)
 
-    def find_macs_fractions(budget: Budget, context: Any) -> tuple[float, ...]:
-        first = 1.0 if budget.max_macs is None else budget.max_macs / 1e6
-        return tuple(first * fraction for fraction in FRACTIONS)
-
     monkeypatch.setattr(session, "run_trial", run_trial)
-    monkeypatch.setattr(session, "find_macs_fractions", find_macs_fractions)
     monkeypatch.setattr(session, "write_frontier", lambda *arguments: None)
     folder.mkdir(exist_ok=True)
     context = make_hollow(SearchContext, folder=folder, config=CONFIG, layer_bits={})
@@ -57,7 +60,10 @@ def open_made_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[_Sessio
 
 
 def search_for(search: _Session, budget: Budget) -> tuple[Trial, ...]:
-    return run_trials(_prepare(search, budget), budget)
+    first = 1.0 if budget.max_macs is None else budget.max_macs / 1e6
+    fractions = tuple(first * fraction for fraction in FRACTIONS)
+    search = replace(search, macs_fractions={**search.macs_fractions, _name_limits(budget): fractions})
+    return run_trials(_prepare(search), budget)
 
 
 BUDGETS = st.sampled_from(
@@ -147,7 +153,7 @@ def test_a_search_that_time_ended_says_so(tmp_path: Path, monkeypatch: pytest.Mo
         assert [line.partition(",")[0] for line in told] == lines
 
 
-def test_layers_are_measured_once_and_after_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     search, _ = open_made_up(tmp_path, monkeypatch)
     done: list[str] = []
 
@@ -155,15 +161,9 @@ def test_layers_are_measured_once_and_after_limits(tmp_path: Path, monkeypatch: 
         done.append("sensed")
         return replace(search, has_sensitivity=True)
 
-    def find_macs_fractions(budget: Budget, context: Any) -> tuple[float, ...]:
-        done.append("limits")
-        return (1.0,)
-
     monkeypatch.setattr(session, "find_layer_bits", find_layer_bits)
-    monkeypatch.setattr(session, "find_macs_fractions", find_macs_fractions)
-    search = _prepare(replace(search, has_sensitivity=False), Budget(max_bytes=3000))
-    _prepare(search, Budget(max_bytes=3000))
-    assert done == ["limits", "sensed"]
+    _prepare(_prepare(replace(search, has_sensitivity=False)))
+    assert done == ["sensed"]
 
 
 def test_networks_of_the_same_channels_are_timed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
