@@ -11,6 +11,10 @@ _import_name, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("falconet")
     from falconet.renames import RENAMED_NAMES, note
 
     if name in RENAMED_NAMES:

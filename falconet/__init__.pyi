@@ -71,3 +71,5 @@ from .training.layer_monitor import LayerMonitor as LayerMonitor
 from .training.loggers import TensorBoardLogger as TensorBoardLogger
 from .training.loop import FitResult as FitResult
 from .training.loop import fit as fit
+
+__version__: str

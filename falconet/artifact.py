@@ -33,6 +33,7 @@ from falconet.errors import (
     abridge,
     lacks_memory,
 )
+from falconet.escaping import escape_line
 from falconet.modalities import modality_of
 from falconet.model_files import (
     ARTIFACT_FILES,
@@ -139,11 +140,20 @@ class ArtifactConfig:
     versions: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = _FORMAT_VERSION
 
+    def __repr__(self) -> str:
+        return f"ArtifactConfig({_describe(self)})"
+
     def __post_init__(self) -> None:
         temperature = self.calibration_temperature
         if not FLOAT32_LEAST <= temperature <= FLOAT32_MOST:
             raise ConfigError(f"calibration_temperature: wanted a positive, finite number, found {temperature}")
         check_finite_fields(self)
+
+
+def _describe(config: ArtifactConfig) -> str:
+    """Return what a model is, for its representation."""
+    shape = "x".join(map(str, config.input.shape))
+    return f"{escape_line(config.architecture)}, {config.input.kind} {shape}, {config.output.num_outputs:,} classes"
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +168,10 @@ class Artifact:
     """Content of `model.fnet`; None: the model is not compressed."""
     path: Path | None = None
     """Folder, file or hub's name that the model was read from, as given; None: it was made in memory."""
+
+    def __repr__(self) -> str:
+        path = "" if self.path is None else f", {escape_line(str(self.path))}"
+        return f"Artifact({_describe(self.config)}{path})"
 
     @cached_property
     def model(self) -> nn.Module:
@@ -180,6 +194,32 @@ class Artifact:
             model = model.eval().to(memory_format=torch.channels_last)
             check_forward(model, self.make_blank(), self.config)
             return model
+
+    def follow_module(self) -> Artifact:
+        """Return the artifact of the weights that `model` has now, and set it to eval mode.
+
+        Weights that were changed belong to no folder and no coded file, so that a report or card of the earlier ones
+        does not go with them. Raises ArtifactError where they no longer fit the configuration.
+        """
+        model = vars(self).get("model")  # Without building one that nobody has asked for.
+        if model is None:
+            return self
+        import torch
+
+        found = model.eval().state_dict()
+        shapes, wanted = ({(name, tensor.shape) for name, tensor in some.items()} for some in (found, self.weights))
+        if shapes != wanted:
+            name, _ = min(shapes ^ wanted)
+            raise ArtifactError(
+                f"module: wanted the tensors of {self.config.architecture}, found {name} added, removed or of another "
+                "shape; a network whose layers are changed is one of your own, which torch.save keeps"
+            )
+        if all(torch.equal(found[name].cpu(), tensor) for name, tensor in self.weights.items()):
+            return self
+        weights = {name: tensor.detach().cpu().clone() for name, tensor in found.items()}
+        changed = dataclasses.replace(self, weights=weights, coded=None, path=None)
+        vars(changed)["model"] = model
+        return changed
 
     @cached_property
     def batch_size(self) -> int:

@@ -90,8 +90,9 @@ def check_source(source: object) -> None:
     Raises UsageError for what is neither a string nor a Path.
     """
     if not isinstance(source, str | os.PathLike):
-        wanted = "a name, or the path of a folder or file"
-        raise UsageError(f"source: wanted {wanted}, found {type(source).__name__}; arrays can be saved as .npz")
+        wanted = "the name of a data set or a path"
+        remedy = "make a data set of arrays by falconet.Dataset.from_arrays(x, y)"
+        raise UsageError(f"source: wanted {wanted}, found {type(source).__name__}; {remedy}")
     name, path = str(source), Path(source)
     if name in SOURCE_NAMES or is_hub_source(name) or path.is_dir():
         return

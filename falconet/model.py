@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Float32
 
-from falconet.errors import DataError, DivergedError, InterruptedRunError, UnknownNameError, UsageError
+from falconet.errors import BudgetError, DataError, DivergedError, InterruptedRunError, UnknownNameError, UsageError
 from falconet.renames import accept_renamed, rename_section
 from falconet.runs import RunResult, execute
 from falconet.storage import make_temporary_folder, remove_tree, remove_when_collected
@@ -40,6 +40,13 @@ class Model:
     """
 
     def __init__(self, artifact: Artifact, dataset: Dataset | None = None, lender: object = None) -> None:
+        from falconet.artifact import Artifact
+
+        if not isinstance(artifact, Artifact):
+            raise UsageError(
+                f"artifact: wanted an Artifact, found {type(artifact).__name__}; use falconet.load(path), or "
+                "falconet.train(...).model"
+            )
         self._artifact = artifact
         # Its own samples where they are at hand, since arrays cannot be read again from anywhere.
         self._dataset = dataset
@@ -48,22 +55,27 @@ class Model:
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.spec.shape))
-        return f"Model({self.artifact.config.architecture}, {self.spec.kind} {shape}, {len(self.classes)} classes)"
+        return f"Model({self._artifact.config.architecture}, {self.spec.kind} {shape}, {len(self.classes)} classes)"
 
     @property
     def artifact(self) -> Artifact:
-        """The model's artifact: configuration, weights and tokenizer, as in its folder."""
+        """The model's artifact: configuration, weights and tokenizer, as in its folder.
+
+        Where `module` was trained further, or changed in another way, it has the new weights; and `module` is in eval
+        mode again, since every method and function begins here.
+        """
+        self._artifact = self._artifact.follow_module()
         return self._artifact
 
     @property
     def spec(self) -> InputSpec:
         """The model's input: kind, shape, mean and standard deviation."""
-        return self.artifact.config.input
+        return self._artifact.config.input
 
     @property
     def output(self) -> OutputSpec:
         """The model's output: labels in the order of its logits."""
-        return self.artifact.config.output
+        return self._artifact.config.output
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -72,11 +84,14 @@ class Model:
 
     @property
     def module(self) -> nn.Module:
-        """The network with its weights, in eval mode, from prepared inputs to logits."""
-        return self.artifact.model
+        """The network with its weights, in eval mode, from prepared inputs to logits.
+
+        What it learns in a loop of one's own is the model's: each method uses, and `save` writes, the weights it has.
+        """
+        return self._artifact.model
 
     def predict(self, inputs: object) -> np.ndarray:
-        """Return the class of each sample, as an array of names.
+        """Return the class of each sample, as an array of names, also where labels were numbers: `.astype(int)`.
 
         `inputs` are what `falconet.predict` takes: paths, PIL images, arrays, for a model of texts a list of strings,
         or a split of a data set. Raises DataError where a sample cannot be read, since predictions are in the order of
@@ -194,7 +209,8 @@ class Model:
         max_latency, max_macs
             Limits for one sample, as `1ms` on one thread of this machine, and as `1.5M` multiply-accumulates.
         time
-            Time for all trials, such as `10m`.
+            Time for all trials, such as `10m`. Measuring the layers before them and evaluating the result after them
+            come on top.
         epochs
             Epochs of training in each trial.
         out
@@ -226,8 +242,9 @@ class Model:
         folder = Path(out) if out is not None else make_temporary_folder()
         try:
             compress(self, dataset, folder, budget=budget, watcher=watcher, **options)
-        except BaseException:
-            if out is None:
+        except BaseException as error:
+            # A trial that came near, which the error names, is kept.
+            if out is None and not (isinstance(error, BudgetError) and [*folder.rglob("*.fnet")]):
                 remove_tree(folder)
             raise
         model = Model(load_artifact(folder), self._dataset if isinstance(dataset, str | Path) else dataset)
@@ -285,7 +302,7 @@ def load(model: str | Path) -> Model:
     return Model(open_artifact(model))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Run(RunResult):
     """A finished run, as `train` returns it."""
 
@@ -382,9 +399,13 @@ def train(  # noqa: PLR0913 - one for each thing that a run follows from
 
     """
     from falconet import terminal
+    from falconet.data.sources import require_source
     from falconet.planning import normalize_settings, plan_run
     from falconet.schema import merge
+    from falconet.training.callbacks import list_callbacks
 
+    require_source(source)
+    callbacks = list_callbacks(callbacks)
     if out is None and if_exists != "refuse":
         raise UsageError(f"if_exists: wanted a run's folder to {if_exists}, found none; name it as out")
     asked = merge(normalize_settings(settings or {}), {"training": _read_training(training)})
@@ -407,6 +428,10 @@ def train(  # noqa: PLR0913 - one for each thing that a run follows from
         # Of several processes that torchrun has started, the first one speaks.
         shown = progress and os.environ.get("RANK", "0") == "0"
         bars = terminal.watch(plan.config.model.name) if shown else ()
+        if shown:
+            for note in plan.dataset.notes:
+                terminal.print_note(note)
+            terminal.print_left_out(plan.dataset.ignored, plan.dataset.unreadable)
         result = execute(plan, callbacks=(*bars, *callbacks), refit=refit)
     except BaseException as error:
         if out is None and not isinstance(error, InterruptedRunError | DivergedError):

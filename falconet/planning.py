@@ -170,7 +170,7 @@ def plan_run(  # noqa: PLR0913 - one for each thing that a run follows from
     asked = merge(normalize_settings(settings or {}), _named_settings(model, epochs, seed, batch_size))
     asked, autotune = _find_autotuned(asked)
     if isinstance(source, Dataset):
-        asked = merge(asked, _restore_reading(source, asked))
+        asked = merge(asked, restore_reading(source, asked))
     if recipe:
         loaded = load_recipe(recipe)
         check_sections(loaded)
@@ -285,7 +285,7 @@ def _find_data(settings: Settings) -> DataConfig:
     return from_mapping(DataConfig, settings.get("data") or {}, "data")
 
 
-def _restore_reading(dataset: Dataset, asked: Settings) -> dict[str, Any]:
+def restore_reading(dataset: Dataset, asked: Settings) -> dict[str, Any]:
     """Return the section `data` for a data set that was read already. Raises UsageError where it is unknown.
 
     Raises ConfigError for settings by which it would be read differently.
@@ -369,9 +369,11 @@ def _check_not_empty(dataset: Dataset) -> None:
     """Raise DataError where a split is empty, as when no class has three different samples."""
     empty = [name for name, split in dataset.splits.items() if not len(split)]
     if empty:
+        nearness = dataset.config.near_duplicates if dataset.config else "apart"
+        told = ", or place near duplicates, which count as one, by near_duplicates=apart" * (nearness == "together")
         raise DataError(
             f"{dataset.source}: wanted at least three different samples of a class (or three groups) to split, found "
-            f"too few for {' and '.join(empty)}; add some"
+            f"too few for {' and '.join(empty)}; add some{told}"
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from jaxtyping import Float
@@ -38,14 +38,14 @@ class Prediction:
     """Name of the sample: a path or a URL; where a file holds many, with a line, a series' name or a position."""
     label: str
     probability: float
-    top: tuple[Ranked, ...]
-    probabilities: Mapping[str, float] | None = field(default=None, metadata={SPARSE: True})
+    top: tuple[Ranked, ...] = field(repr=False)
+    probabilities: Mapping[str, float] | None = field(default=None, repr=False, metadata={SPARSE: True})
     """Probabilities of all classes; None where they were not asked for."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """The predictions for several samples."""
+    """The predictions for several samples: a sequence of them, and what was skipped."""
 
     predictions: tuple[Prediction, ...]
     skipped: tuple[Unreadable, ...]
@@ -53,6 +53,25 @@ class Predictions:
     """Files of folders that were no samples, counted by extension."""
     notes: tuple[str, ...] = ()
     """Guesses that were needed to read the samples."""
+
+    def __repr__(self) -> str:
+        skipped = f", skipped {len(self.skipped):,}" if self.skipped else ""
+        return f"Predictions(samples {len(self):,}{skipped})"
+
+    def __len__(self) -> int:
+        return len(self.predictions)
+
+    @overload
+    def __getitem__(self, index: int) -> Prediction: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Prediction, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Prediction | tuple[Prediction, ...]:
+        return self.predictions[index]
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return iter(self.predictions)
 
 
 Answer = Callable[[Samples], tuple[Float[np.ndarray, "readable classes"], Mapping[int, str]]]

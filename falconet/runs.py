@@ -38,6 +38,7 @@ from falconet.errors import (
     PathError,
     UsageError,
 )
+from falconet.escaping import escape_line
 from falconet.evaluation import Evaluation, SplitLogits, calibrate
 from falconet.leaderboard import (
     PROBE_FILE,
@@ -130,6 +131,10 @@ class RunResult:
     """Files and rows of the source that were skipped."""
     ignored: Mapping[str, int] = field(default_factory=dict)
     """Files of the source that were no samples, counted by extension."""
+
+    def __repr__(self) -> str:
+        figures = f"test accuracy {self.test.accuracy:.1%}, epochs {self.epochs}"
+        return f"{type(self).__name__}({self.architecture}, {figures}, {escape_line(str(self.out))})"
 
 
 class _MetricsFiles(Callback):

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
-from falconet.errors import ConfigError, UnknownNameError, abridge
+from falconet.errors import ConfigError, UnknownNameError, UsageError, abridge
 
 _T = TypeVar("_T")
 
@@ -148,6 +148,20 @@ def from_mapping(kind: type[_T], values: Any, path: str = "") -> _T:
         raise ConfigError(join(path, str(error))) from error
 
 
+def take_config(kind: type[_T], given: object, argument: str) -> _T:
+    """Return a configuration that a function was given: one of `kind`, or a mapping of what differs from its defaults.
+
+    None gives the defaults. Raises UsageError, which names the argument, for anything else, and what `from_mapping`
+    raises.
+    """
+    if isinstance(given, kind):
+        return given
+    if given is not None and not isinstance(given, Mapping):
+        wanted = f"a {kind.__name__} or a mapping of its fields"
+        raise UsageError(f"{argument}: wanted {wanted}, found {type(given).__name__}")
+    return from_mapping(kind, given or {}, argument)
+
+
 def _name_key(field: dataclasses.Field[Any]) -> str:
     """Return the key of a field in files."""
     key: str = field.metadata.get(KEY, field.name)
@@ -193,7 +207,10 @@ def read_value(hint: Any, value: Any, path: str) -> Any:
     """Return `value` as the annotated type `hint`; raise ConfigError where it is not one."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
-        return from_mapping(typing.cast(type, hint), value, path)
+        # In Python, a part of a configuration may be the object itself.
+        return (
+            value if isinstance(value, typing.cast(type, hint)) else from_mapping(typing.cast(type, hint), value, path)
+        )
     if origin in (typing.Union, types.UnionType):
         return _read_union(arguments, value, path)
     if origin is typing.Literal:
@@ -253,6 +270,22 @@ def _read_scalar(hint: Any, value: Any, path: str) -> Any:
     if isinstance(value, typing.get_origin(hint) or hint) and (hint is bool or not isinstance(value, bool)):
         return value
     raise ConfigError(f"{path}: wanted {getattr(hint, '__name__', hint)}, found {abridge(value)}")
+
+
+def check_fields(config: Any) -> None:
+    """Give each field of a frozen dataclass the type that it declares, as `from_mapping` reads it from a file.
+
+    So an object that was made by hand is what its file would be read as: Python's numbers for NumPy's, a tuple for a
+    list. Dataclasses of settings call it before they compare values. Raises ConfigError for a value of another type or
+    a number that is not finite.
+    """
+    hints = typing.get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        found = getattr(config, field.name)
+        value = read_value(hints[field.name], found, field.name)
+        if value is not found:
+            object.__setattr__(config, field.name, value)
+    check_finite_fields(config)
 
 
 def check_finite_fields(config: Any) -> None:

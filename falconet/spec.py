@@ -91,10 +91,10 @@ class SeriesSpec:
     shape: tuple[int, int]
     """Channels and steps, as the model takes them; with `bands`, rows of spectra and frames."""
 
-    mean: tuple[float, ...]
+    mean: tuple[float, ...] = field(repr=False)
     """Mean per channel to subtract."""
 
-    std: tuple[float, ...]
+    std: tuple[float, ...] = field(repr=False)
     """Std per channel to divide by."""
 
     length_mode: Literal["pad", "resample"] = "pad"
@@ -178,6 +178,9 @@ class ClassificationSpec:
 
     task: TaskName = "classification"
     """Tag of a ClassificationSpec in `config.json`."""
+
+    def __repr__(self) -> str:
+        return f"ClassificationSpec({self.num_outputs:,} classes)"
 
     def __post_init__(self) -> None:
         _check_labels(self.labels)

@@ -263,8 +263,8 @@ def check_size(path: Path, size: int, max_bytes: int) -> None:
     """Raise DataError for what would take more memory than a file may."""
     if size > max_bytes:
         raise DataError(
-            f"{path}: wanted at most {max_bytes:,} bytes in memory, found {size:,} or more; split the file, or say "
-            f"--set data.max_bytes={max(size, 2 * max_bytes)}"
+            f"{path}: wanted at most {max_bytes:,} bytes in memory, found {size:,} or more; split the file, or "
+            f"set data.max_bytes={max(size, 2 * max_bytes)}"
         )
 
 
@@ -504,7 +504,7 @@ def _iterate_csv(path: Path, header: bool | None, max_bytes: int, count: int | N
             for column, cell in zip(block.columns, first, strict=True):
                 column.insert(0, cell)
             block.lines.insert(0, line)
-            guess = "; --set data.header=true says that it holds the names" if header is None else ""
+            guess = "; set data.header=true where it holds the names" if header is None else ""
             notes = (*notes, f"no header: the first row is data, and the columns are called 1, 2, ...{guess}")
             counted = [str(index) for index in range(1, len(names) + 1)]
             while block.lines or block.damaged:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import inspect
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,8 +22,16 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import falconet
 from falconet import Dataset, Model, Run, TrainConfig
-from falconet.artifact import open_artifact
-from falconet.errors import ConfigError, DataError, FalconetError, RunExistsError, UsageError
+from falconet.artifact import encode_artifact, open_artifact
+from falconet.errors import (
+    ArtifactError,
+    BudgetError,
+    ConfigError,
+    DataError,
+    FalconetError,
+    RunExistsError,
+    UsageError,
+)
 from falconet.model import train
 from tests.conftest import FolderMaker
 
@@ -184,7 +193,12 @@ X, Y = make_arrays(30)
         (lambda: Dataset.from_arrays(X, np.arange(30) + 0.5), "y: wanted whole numbers or strings as labels"),
         (lambda: Dataset.from_arrays(X, ["one"] * 30), "arrays: wanted at least two classes, found one, 'one'"),
         (lambda: Dataset.from_arrays(X, Y, test=X), "test: wanted a pair of samples and labels, found ndarray"),
-        (lambda: Dataset.from_arrays([X[0], X[1][:5] / 2], Y[:2]), "wanted images of 8 bits where they differ in size"),
+        (lambda: Dataset.from_arrays([X[0], X[1][:5] / 2], Y[:2]), r"x: wanted images of uint8, .*, found float64"),
+        (lambda: Dataset.from_arrays([X[0] / 2, X[1][:5] / 2], Y[:2]), "x: wanted uint8 for images of several sizes"),
+        (
+            lambda: Dataset.from_arrays(X, Y, test=(X / 255, Y)),
+            r"test\[0\]: wanted images of uint8, as the first one for training, found float64; give all the same type",
+        ),
         (lambda: Dataset.from_dataframe(3), "df: wanted a DataFrame, .*, found int"),
         (lambda: Dataset.from_dataframe({"a": ["x"], "b": ["y"]}, label="c"), "unknown column 'c': known: a, b"),
         (lambda: Dataset.from_dataframe({"a": ["x"], "b": []}), "wanted columns of one length, found 0, 1"),
@@ -222,6 +236,45 @@ def test_nothing_is_written_but_where_out_says(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(RunExistsError):
         train(dataset, model="lenet_relu", epochs=1, out="kept", progress=False)
     assert (kept.architecture, kept.report.settings["training"]["batch_size"]) == ("lenet_relu", 8)
+
+
+def test_a_split_that_near_duplicates_leave_nearly_empty_is_noted(capsys: pytest.CaptureFixture[str]) -> None:
+    steps = np.linspace(0, 1, 40)
+    tilts = 1 + np.arange(60) / 1e4  # Each is nearly the next one.
+    x, y = np.stack([60 * np.add.outer(steps, tilt * steps) for tilt in tilts]), np.arange(60) % 2
+    dataset = Dataset.from_arrays(x.astype(np.uint8), y)
+    assert [len(dataset.split(name)) for name in ("train", "val", "test")] == [60, 0, 0]
+    told = "val has 0 samples instead of about 6: near duplicates stay on one side of a split (near_duplicates=apart"
+    assert any(note.startswith(told) for note in dataset.notes)
+    with pytest.raises(DataError, match="or place near duplicates, which count as one, by near_duplicates=apart"):
+        train(dataset, model="linear", epochs=1)
+    apart = Dataset.from_arrays(x.astype(np.uint8), y, config=falconet.DataConfig(near_duplicates="apart"))
+    assert len(apart.val) == 6
+    assert not apart.notes
+
+
+def test_rows_that_are_left_out_are_told_before_training(capsys: pytest.CaptureFixture[str]) -> None:
+    pd = pytest.importorskip("pandas")
+    words = [f"{'good' if number % 2 else 'bad'} film, number {number}" for number in range(40)]
+    frame = pd.DataFrame({"review": ["", *words], "label": ["bad", *(["bad", "good"] * 20)]})
+    train(Dataset.from_dataframe(frame, text="review", label="label"), model="linear", epochs=1)
+    assert "skipped 1 unreadable samples, the first: " in capsys.readouterr().err
+
+
+def test_values_that_images_seldom_have_are_noted() -> None:
+    x, y = make_arrays(30)
+    dark = Dataset.from_arrays(np.round(x / x.max() * 16), y)  # As scikit-learn has its digits.
+    assert dark.notes == (
+        "values up to 16 are taken as of 0 to 255, so that images are dark; where 16 is white, multiply them by 15.94",
+    )
+    assert not Dataset.from_arrays(x, y).notes
+    assert not Dataset.from_arrays(x / 255, y).notes
+    assert Dataset.from_arrays(np.zeros_like(x), y, config=falconet.DataConfig(near_duplicates="apart")).notes == (
+        "all images are black",
+    )
+    long = np.random.default_rng(0).random((30, 2, 64))
+    assert "kind='series' takes them as series of 2 channels" in Dataset.from_arrays(long, y).notes[-1]
+    assert not Dataset.from_arrays(long, y, config=falconet.DataConfig(kind="series")).notes
 
 
 def test_mistakes_leave_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: Dataset) -> None:
@@ -423,6 +476,73 @@ def test_a_saved_model_is_the_model(run: Run, tmp_path: Path) -> None:
     assert again.artifact.digest == run.model.artifact.digest
     assert again.module is again.artifact.model
     assert open_artifact(again) is again.artifact
+
+
+def test_what_a_module_learns_elsewhere_is_the_model_s(run: Run, dataset: Dataset, tmp_path: Path) -> None:
+    run.model.save(tmp_path / "before")
+    (tmp_path / "before" / "report.html").write_bytes((run.out / "report.html").read_bytes())
+    model = falconet.load(tmp_path / "before")
+    before = model.predict_proba(dataset.test)
+    module = model.module
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    module.train()
+    for x, y in dataset.train.to_loader(model.spec, batch_size=16, seed=0):
+        optimizer.zero_grad()
+        torch.autograd.backward(torch.nn.functional.cross_entropy(module(x), y))
+        optimizer.step()
+        assert model.module.training, "or asking for the module would end the training mode"
+    after = model.predict_proba(dataset.test)
+    assert not module.training, "or dropout decides what is predicted"
+    assert model.module is module
+    assert np.abs(after - before).max() > 1e-3
+    model.save(tmp_path / "after")
+    saved = falconet.load(tmp_path / "after")
+    assert np.array_equal(saved.predict_proba(dataset.test), after)
+    assert all(torch.equal(saved.artifact.weights[name], tensor) for name, tensor in module.state_dict().items())
+    assert saved.artifact.digest != falconet.load(tmp_path / "before").artifact.digest
+    assert not (tmp_path / "after" / "report.html").exists(), "it speaks of other weights"
+    model.export("onnx", tmp_path / "after.onnx", source=dataset)  # Its gate compares with what predict answers.
+
+
+def test_a_compressed_model_that_learns_more_is_saved_with_its_new_weights(run: Run, tmp_path: Path) -> None:
+    model = Model(encode_artifact(run.model.artifact))
+    assert model.artifact.coded is not None
+    bias = [parameter for parameter in model.module.parameters() if parameter.ndim == 1][-1]
+    with torch.no_grad():
+        bias.add_(1)
+    model.save(tmp_path)
+    assert torch.equal([*falconet.load(tmp_path).module.state_dict().values()][-1], bias)
+    assert not (tmp_path / "model.fnet").exists()
+
+
+def test_a_module_whose_layers_are_others_is_refused(run: Run, tmp_path: Path) -> None:
+    model = Model(open_artifact(run.out))
+    model.module.add_module("further", nn.Linear(2, 2))
+    with pytest.raises(ArtifactError, match=r"module: wanted the tensors of lenet_relu, found further\.\w+ added"):
+        model.save(tmp_path)
+
+
+def test_models_are_compared_on_arrays(dataset: Dataset, tmp_path: Path) -> None:
+    lines: list[str] = []
+    arguments: dict[str, Any] = {"out": tmp_path, "seeds": 1, "epochs": 1, "notify": lines.append}
+    found = falconet.compare(dataset, ["lenet5", "linear"], **arguments)
+    assert {row.model for row in found.rows} == {"lenet5", "linear"}
+    assert found.n == len(dataset.test)
+    again = falconet.compare(dataset, ["lenet5", "linear"], **arguments)
+    assert sum("(kept)" in line for line in lines) == 2
+    assert [row.accuracy for row in again.rows] == [row.accuracy for row in found.rows]
+    with pytest.raises(UsageError, match="has changed since"):
+        falconet.compare(Dataset.from_arrays(*make_arrays(seed=1)), ["lenet5", "linear"], **arguments)
+    with pytest.raises(ConfigError, match=r"data\.val_fraction: wanted none for a Dataset, which is read already"):
+        falconet.compare(dataset, ["lenet5", "linear"], settings={"data": {"val_fraction": 0.3}}, **arguments)
+
+
+def test_a_trial_that_came_near_is_kept(run: Run, dataset: Dataset) -> None:
+    with pytest.raises(BudgetError, match="the nearest is trial") as told:
+        run.model.compress(dataset, max_size=200, max_drop=99, time="2s", epochs=1, progress=False)
+    (near,) = re.findall(r"\((/\S+\.fnet)\)", str(told.value))
+    assert Path(near).is_file()
+    shutil.rmtree(Path(near).parents[1])
 
 
 def test_what_is_no_model_is_refused() -> None:

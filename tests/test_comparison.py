@@ -599,19 +599,21 @@ def test_those_that_failed_come_last() -> None:
 @pytest.mark.slow
 def test_a_comparison_that_was_killed_ends_as_one_that_was_not(few: Path, tmp_path: Path) -> None:
     command = [
-        sys.executable, "-m", "falconet", "compare", str(few), "--models", "lenet300_100,lenet_relu", "--seeds", "2",
+        sys.executable, "-m", "tests.plain", "compare", str(few), "--models", "lenet300_100,lenet_relu", "--seeds", "2",
         "--epochs", "2", "--set", "training.precision=fp32", "--json", "--out",
     ]  # fmt: skip
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    root = Path(__file__).parent.parent
+    subprocess.run([*command, str(tmp_path / "whole")], cwd=root, check=True, capture_output=True)
     for run in ("lenet300_100-1", "lenet_relu-0"):
         with subprocess.Popen(
-            [*command, str(tmp_path / "killed")], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [*command, str(tmp_path / "killed")], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as one:
             begun = tmp_path / "killed" / "runs" / run / "config.yaml"
             while not begun.is_file() and one.poll() is None:
                 time.sleep(0.02)
             one.send_signal(signal.SIGKILL)
-    done = subprocess.run([*command, str(tmp_path / "killed")], check=True, capture_output=True, text=True)
+    command.append(str(tmp_path / "killed"))
+    done = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
     assert 2 <= done.stderr.count("(kept)") < 4
     weights = "runs/lenet_relu-1/model.safetensors"
     assert (tmp_path / "killed" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()

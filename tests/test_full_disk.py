@@ -15,13 +15,14 @@ from falconet.training.checkpoints import load_checkpoint
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).parent.parent
 RUN = ["digits", "--model", "lenet300_100", "--epochs", "4"]
 
 
 def train(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "falconet", "train", *RUN, "--out", str(out), *more]
+    command = [sys.executable, "-m", "tests.plain", "train", *RUN, "--out", str(out), *more]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300, check=False)
 
 
 def mount(folder: Path, options: str) -> None:

@@ -437,7 +437,7 @@ def test_of_several_tags_the_named_one_is_labeled(tmp_path: Path) -> None:
     source = tmp_path / "export.json"
     source.write_text(json.dumps(tasks), encoding="utf-8")
     (tmp_path / "unclear.json").write_text(json.dumps(tasks).replace('"topic"', '"subject"'), encoding="utf-8")
-    with pytest.raises(DataError, match=r"found several in the annotations: subject, tone; name one by"):
+    with pytest.raises(DataError, match=r"found several in the annotations: subject, tone; name one: set data"):
         label(tmp_path / "unclear.json", out=tmp_path / "none")
     settings = {"columns": {"label": "topic"}}
     done = label(source, out=tmp_path / "labels", count=6, settings=settings)
@@ -459,7 +459,7 @@ def test_a_tag_of_predictions_can_be_named(tmp_path: Path) -> None:
         task["annotations"] = []
     source = tmp_path / "export.json"
     source.write_text(json.dumps(tasks), encoding="utf-8")
-    with pytest.raises(DataError, match=r"found several in the predictions: topic, tone; name one by"):
+    with pytest.raises(DataError, match=r"found several in the predictions: topic, tone; name one: set data"):
         label(source, out=tmp_path / "none")
     done = label(source, out=tmp_path / "labels", count=3, settings={"columns": {"label": "topic"}})
     assert (done.labeled, len(done.next)) == (0, 3)

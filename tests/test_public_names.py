@@ -9,6 +9,7 @@ import itertools
 import pkgutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ def read_stub() -> dict[str, str]:
     """Return name → module for the imports of the stub, which `lazy_loader`, type checkers and editors read."""
     tree = ast.parse(STUB.read_text(encoding="utf-8"))
     imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
-    assert len(imports) == len(tree.body)
+    assert [ast.unparse(node) for node in tree.body if node not in imports] == ["__version__: str"]
     for node in imports:
         assert all(alias.name == alias.asname for alias in node.names), "re-exports are written `name as name`"
     return {alias.name: f"falconet.{node.module}" for node in imports for alias in node.names}
@@ -87,6 +88,10 @@ def list_documented(kind: type) -> set[str]:
     return fields | {node.name for node in body if isinstance(node, ast.FunctionDef) and ast.get_docstring(node)}
 
 
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert falconet.__version__ == version("falconet")
+
+
 def test_no_submodule_has_a_public_name() -> None:
     submodules = {module.name for module in pkgutil.iter_modules(falconet.__path__)}
     assert submodules
@@ -109,7 +114,7 @@ def loaded_by(code: str) -> set[str]:
 @pytest.mark.parametrize(
     "code",
     [
-        "import falconet; dir(falconet)",
+        "import falconet; dir(falconet); falconet.__version__",
         "import falconet; falconet.FalconetError; falconet.InputSpec; falconet.TrainConfig; falconet.list_models()",
     ],
 )

@@ -444,7 +444,7 @@ def test_quote_that_another_cell_closes_merges_no_rows() -> None:
 def test_what_becomes_too_large_is_refused(tmp_path: Path) -> None:
     rows = "".join(f'{{"k{index}": 1}}\n' for index in range(200))
     for path in (make_file(tmp_path / "t.csv", "a,b\n" + "1,2\n" * 200), make_file(tmp_path / "t.jsonl", rows)):
-        with pytest.raises(DataError, match=r"wanted at most 9,000 bytes in memory, .* --set data\.max_bytes=18000"):
+        with pytest.raises(DataError, match=r"wanted at most 9,000 bytes in memory, .* or set data\.max_bytes=18000"):
             read_table(path, max_bytes=9_000)
     same = pyarrow.table({"a": pyarrow.array(["x" * 1000] * 10_000), "n": [1] * 10_000})
     pyarrow.parquet.write_table(same, tmp_path / "t.parquet")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 import traceback
@@ -165,14 +166,19 @@ _OPTIONS = {
     "what `models` says": "what --models says",
     "from 0 to seeds - 1": "from 0 to --seeds - 1",
     "choose another out": "choose another --out",
+    "leave out strict": "leave out --strict",
+    "leave tta out": "leave --tta out",
 }
 """What errors advise in terms of functions -> the same on the command line."""
+_SETTING = re.compile(r"(?<![-\w])set (?=(?:augmentation|compression|data|model|training)\.[\w.]+=)")
+"""What stands before a setting with its value where an error advises one."""
 
 
 def _name_option(message: str, arguments: list[str]) -> str:
     """Return an error in the words of the command line: the options of its verb, where it names arguments."""
     for argument, option in _OPTIONS.items():
         message = message.replace(argument, option)
+    message = _SETTING.sub("--set ", message)
     name, colon, rest = message.partition(": ")
     if name in {argument.rstrip("/") for argument in arguments[1:]}:
         return message  # It begins with what the user named, such as a folder, whatever options are called.

@@ -17,7 +17,14 @@ from falconet.hub import fetch_model
 from falconet.model_files import check_artifact
 from falconet.models import MODELS, find_model
 from falconet.models.registry import EXTERNAL
-from falconet.planning import Settings, check_outside, check_sections, load_recipe, normalize_settings
+from falconet.planning import (
+    Settings,
+    check_outside,
+    check_sections,
+    load_recipe,
+    normalize_settings,
+    restore_reading,
+)
 from falconet.renames import ignore
 from falconet.schema import flatten, from_mapping, merge, to_mapping
 from falconet.storage import is_vacant, read_json, write_json
@@ -87,6 +94,13 @@ class ComparisonContext:
     data_root: str | Path | None
     folds: int = 0
     """Number of cross-validation folds; 0: models are ranked by the validation split alone."""
+    is_in_memory: bool = False
+    """Whether the data set was given as an object, which cannot be read again from its name."""
+
+    @property
+    def source(self) -> str | Dataset:
+        """What each run reads."""
+        return self.dataset if self.is_in_memory else self.terms.source
 
     def folds_of(self, compared: ComparedModel) -> range:
         """Return the folds that a model is trained without, one after the other; a trained model has none."""
@@ -139,11 +153,16 @@ def parse_compared(text: str) -> ComparedModel:
     return ComparedModel(text, name, recipe or None)
 
 
-def make_shared_config(source: str | Path, epochs: int | None, recipe: str | None, settings: Settings) -> _SharedConfig:
+def make_shared_config(
+    source: str | Path | Dataset, epochs: int | None, recipe: str | None, settings: Settings
+) -> _SharedConfig:
     """Return the terms of a comparison. Raises UsageError for settings that no run could have."""
-    check_source(source)
+    if not isinstance(source, Dataset):
+        check_source(source)
     check_sections(settings)
     asked = normalize_settings(settings)
+    if isinstance(source, Dataset):
+        asked = merge(asked, restore_reading(source, asked))
     for key in flatten(asked):
         if key in _RESERVED:
             raise ConfigError(f"settings: {key} {_RESERVED[key]}; leave it out")
@@ -154,7 +173,8 @@ def make_shared_config(source: str | Path, epochs: int | None, recipe: str | Non
     # Written down in any case: comparisons of before split otherwise.
     data = from_mapping(DataConfig, settings.get("data") or {}, "data")
     asked = merge({"data": {"near_duplicates": data.near_duplicates}}, asked)
-    return _SharedConfig(str(source), epochs, recipe, asked)
+    name = source.source if isinstance(source, Dataset) else str(source)
+    return _SharedConfig(name, epochs, recipe, asked)
 
 
 def check_seeds(seeds: int) -> None:
@@ -179,7 +199,7 @@ def check_folder(out: Path, terms: _SharedConfig, compared_models: Sequence[Comp
     check_outside(out, terms.source)
     if not (out / _TERMS_FILE).is_file():
         if not is_vacant(out):
-            raise RunExistsError(f"{out} holds files that are no comparison: choose a new or empty folder with --out")
+            raise RunExistsError(f"{out} holds files that are no comparison: choose another out")
         return
     check_recipes(out, terms, compared_models)
     record = read_json(out / _TERMS_FILE)
@@ -194,7 +214,7 @@ def check_folder(out: Path, terms: _SharedConfig, compared_models: Sequence[Comp
             name = key.removeprefix("settings.")
             raise UsageError(
                 f"{out} was begun with {name}={before.get(key)}, but now it is {now.get(key)}: undo that (models and "
-                "seeds may be added), or choose another --out"
+                "seeds may be added), or choose another out"
             )
 
 
@@ -207,7 +227,7 @@ def check_recipes(out: Path, terms: _SharedConfig, compared_models: Sequence[Com
         if recipes.get(name, found) != found:
             raise UsageError(
                 f"{out} was begun with another {name}, which was changed since, or came with an earlier version of "
-                "Falconet: undo that, or choose another --out"
+                "Falconet: undo that, or choose another out"
             )
 
 
@@ -232,7 +252,7 @@ def record_terms(out: Path, terms: _SharedConfig, compared_models: Sequence[Comp
     if before != fingerprint:
         raise UsageError(
             f"{terms.source} has changed since {out} was begun (fingerprint {before}, now {fingerprint}): choose "
-            "another --out"
+            "another out"
         )
     recipes = {**_read_recipes(record), **_hash_recipes(terms, compared_models)}
     write_json(path, {**to_mapping(terms), "fingerprint": fingerprint, "recipes": recipes})

@@ -55,7 +55,7 @@ _Outcome = Evaluated | str
 
 @accept_renamed(tell=lambda value: {"notify": value})
 def compare(
-    source: str | Path,
+    source: str | Path | Dataset,
     models: Sequence[str | Path],
     *,
     out: str | Path,
@@ -74,7 +74,7 @@ def compare(
     Parameters
     ----------
     source
-        A name or a path; see `falconet.load_dataset`.
+        A data set, or a name or a path; see `falconet.load_dataset`.
     models
         Two or more, each a name of `falconet.list_models`, `NAME@RECIPE` for a recipe of its own, or the folder of a
         trained model, which is evaluated as it is.
@@ -107,7 +107,7 @@ def compare(
     terms, folder = make_shared_config(source, epochs, recipe, settings or {}), Path(out)
     check_folder(folder, terms, compared_models)
     dataset = load_dataset(source, data_root=data_root, config=terms.data)
-    study = ComparisonContext(terms, seeds, folder, dataset, data_root, folds or 0)
+    study = ComparisonContext(terms, seeds, folder, dataset, data_root, folds or 0, isinstance(source, Dataset))
     parts = fold_dataset(dataset, folds) if folds else ()
     notes = [*_check_compared_models(compared_models, study), *_describe_terms(compared_models, seeds)]
     failed = _find_unplannable(compared_models, study)
@@ -207,7 +207,7 @@ def _find_unplannable(compared_models: Sequence[ComparedModel], study: Compariso
         if plan.config.data != study.terms.data:
             raise UsageError(
                 f"{compared.name}: wanted data read as for all others, found {to_mapping(plan.config.data)} in its "
-                "recipe; give all the same with --set data.KEY=VALUE"
+                "recipe; give all the same, as settings of data"
             )
     if errors and len(errors) == sum(not compared.folder for compared in compared_models):
         raise next(iter(errors.values()))
@@ -309,7 +309,7 @@ def _check_same_samples(dataset: Dataset, evaluated: Mapping[str, Sequence[Model
     """Raise DataError unless all models have predictions for the same samples, as files may vanish meanwhile."""
     hashes = [trial.hashes for trials in evaluated.values() for trial in trials]
     if any(not np.array_equal(hashes[0], other) for other in hashes[1:]):
-        raise DataError(f"{dataset.source}: its test samples have changed between the runs; choose another --out")
+        raise DataError(f"{dataset.source}: its test samples have changed between the runs; choose another out")
 
 
 def _list_rows(outcomes: Mapping[ComparedModel, _Outcome]) -> tuple[ComparisonRow, ...]:

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from falconet import metrics
+from falconet.escaping import escape_line
 from falconet.latency import Latency, compare_latencies
 from falconet.schema import to_mapping
 
@@ -62,6 +63,13 @@ class ComparisonRow:
     folds: int = 0
     """Number of cross-validation folds; 0: the validation split alone."""
 
+    def __repr__(self) -> str:
+        if self.failed is not None:
+            return f"ComparisonRow({escape_line(self.model)}, failed)"
+        named = (("val accuracy", self.val_accuracy), ("test accuracy", self.accuracy))
+        found = [f"{name} {value:.1%}" for name, value in named if value is not None]
+        return f"ComparisonRow({', '.join([escape_line(self.model), *found, f'seeds {self.seeds}'])})"
+
 
 @dataclass(frozen=True)
 class ComparisonPair:
@@ -99,6 +107,10 @@ class Comparison:
     environment: Mapping[str, str] = field(default_factory=dict)
     folds: int = 0
     """Number of cross-validation folds; 0: there was no cross-validation."""
+
+    def __repr__(self) -> str:
+        counts = f"models {len(self.rows):,}, seeds {self.seeds}, test samples {self.n:,}"
+        return f"Comparison({escape_line(self.source)}, {counts}, {escape_line(str(self.out))})"
 
     def facts(self) -> dict[str, Any]:
         """Return all fields as plain data."""

@@ -108,7 +108,7 @@ def plan_trial(compared: ComparedModel, seed: int, study: ComparisonContext) -> 
     check_recipes(study.out, terms, [compared])
     recipe, settings = terms.settings_for(compared)
     return plan_run(
-        terms.source,
+        study.source,
         model=compared.model,
         recipe=recipe,
         epochs=terms.epochs,

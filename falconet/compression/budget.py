@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from falconet.compression.constants import CONSTANTS
 from falconet.errors import ConfigError
-from falconet.schema import check_finite_fields
+from falconet.schema import check_fields
 from falconet.units import format_size
 
 
@@ -30,13 +30,13 @@ class Budget:
     """Seconds of all trials: none begins that would end later if it took as long as the last."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("max_bytes", "max_latency_ms", "max_macs", "seconds"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise ConfigError(f"{name}: wanted above 0, found {value}")
         if self.max_drop is not None and not 0 <= self.max_drop <= 100:
             raise ConfigError(f"max_drop: wanted 0 to 100 points of accuracy, found {self.max_drop}")
-        check_finite_fields(self)
 
     @property
     def allowed_drop(self) -> float:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from falconet.data.augmentation import Augmentation
 from falconet.errors import ConfigError
-from falconet.schema import check_finite_fields
+from falconet.schema import check_fields
 from falconet.training.config import TrainConfig
 
 _Scope = Literal["layer", "global", "lamp"]
@@ -59,7 +59,7 @@ class CompressConfig:
             value = getattr(self, name)
             if not least <= value <= most:
                 raise ConfigError(f"{name}: wanted {least} to {most}, found {value}")
-        check_finite_fields(self)
+        check_fields(self)
 
 
 RECOVERY = TrainConfig(

@@ -114,7 +114,7 @@ def describe_miss(best: Trial, trials: Sequence[Trial], budget: Budget, file: Pa
     size = f"{format_size(best.bytes)} at {best.drop:.2f} points lost on validation, {best.macs:,} MACs{latency}"
     return (
         f"none of {len(trials)} trials keeps within the budget, {budget.describe()}; the nearest is trial "
-        f"{best.number}: {size} ({file}). Allow more, or let trials learn longer (--epochs) in another folder"
+        f"{best.number}: {size} ({file}). Allow more, or give trials more epochs, in another folder"
     )
 
 
@@ -154,5 +154,6 @@ def _draw_sensitivity(found: Sensitivity) -> Figure:
         axes.grid(linewidth=0.3)
     right.invert_xaxis()
     left.set(ylabel="validation accuracy (%)")
-    figure.legend(loc="outside right upper", fontsize=7)
+    if left.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside right upper", fontsize=7)
     return figure

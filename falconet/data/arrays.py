@@ -334,7 +334,7 @@ def choose_depth(
     for split, extremes in found.items():
         if asked is None and guessed and not (extremes.low >= 0 and extremes.high <= 65535):
             raise DataError(
-                f"{origins[split]}: wanted values in 0..65535, found {extremes.low:g}..{extremes.high:g}; say --set "
+                f"{origins[split]}: wanted values in 0..65535, found {extremes.low:g}..{extremes.high:g}; set "
                 "data.kind=series where they are series, or data.value_range=[BLACK,WHITE]"
             )
     own = (found.get("train") or merge_extremes(list(found.values()))).choose_range()
@@ -347,9 +347,16 @@ def _measure_values(array: np.ndarray, origin: str) -> Extremes:
     low, high = float(array.min()), float(array.max())
     if not math.isfinite(high - low):
         raise DataError(
-            f"{origin}: wanted finite values, found {low:g}..{high:g}; say --set data.kind=series where they are series"
+            f"{origin}: wanted finite values, found {low:g}..{high:g}{_locate_strange(array)}; leave such images out, "
+            "or set data.kind=series where they are series"
         )
     return Extremes(low, high, array.dtype.kind == "f")
+
+
+def _locate_strange(array: np.ndarray) -> str:
+    """Say which image is the first to hold a value that is not finite."""
+    index = next((index for index, image in enumerate(array) if not np.isfinite(image).all()), None)
+    return "" if index is None else f" in image {index}"
 
 
 def _is_shallow(array: np.ndarray, levels: ValueRange) -> bool:

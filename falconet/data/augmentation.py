@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from falconet.catalog import DOWNLOADABLE
 from falconet.errors import ConfigError, UnknownNameError
-from falconet.schema import check_finite_fields
+from falconet.schema import check_fields
 from falconet.spec import ModalityName
 
 
@@ -87,7 +87,7 @@ class ImageAugmentation:
         _check_ranges(self, {"crop": (0.01, 1), "elastic": (0, 0.5), "smoothness": (0.01, 1)})
         _check_ranges(self, {"brightness": (0, 1), "contrast": (0, 1), "saturation": (0, 1), "hue": (0, 0.5)})
         _check_ranges(self, {"mixup": (0, 100), "cutmix": (0, 100)})
-        check_finite_fields(self)
+        check_fields(self)
 
     @property
     def moves(self) -> bool:
@@ -138,7 +138,7 @@ class SeriesAugmentation:
 
     def __post_init__(self) -> None:
         _check_ranges(self, {"time_warp": (0, 0.2), "jitter": (0, 10), "mask": (0, 0.9), "barycenter": (0, 1)})
-        check_finite_fields(self)
+        check_fields(self)
 
     @property
     def active(self) -> bool:
@@ -164,7 +164,7 @@ class TextAugmentation:
 
     def __post_init__(self) -> None:
         _check_ranges(self, {"mask": (0, 0.9), "delete": (0, 0.9), "swap": (0, 1)})
-        check_finite_fields(self)
+        check_fields(self)
 
     @property
     def active(self) -> bool:

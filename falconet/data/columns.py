@@ -134,8 +134,8 @@ def choose_inputs(table: Table, config: DataConfig, spec: InputSpec, known: Sequ
         wanted = " and ".join(f"{role}=NAME" for role in finder.roles)
         foreign = _find_foreign(table, chosen) if finder.of_numbers else ""
         raise DataError(
-            f"{table.path}: wanted {finder.wanted} in its columns, found {_list_names(table)}{foreign}; name them "
-            f"by --set data.columns.{wanted}"
+            f"{table.path}: wanted {finder.wanted} in its columns, found {_list_names(table)}{foreign}; name them: "
+            f"set data.columns.{wanted}"
         )
     return roles
 
@@ -212,9 +212,9 @@ def _choose_samples(table: Table, chosen: Mapping[str, str], kind: ModalityName 
     foreign = _find_foreign(table, chosen) if kind is None or COLUMNS[kind].of_numbers else ""
     wanted = "texts, paths or series" if kind is None else COLUMNS[kind].wanted
     raise DataError(
-        f"{table.path}: wanted {wanted} in its columns, found {_list_names(table)}{foreign}; name them by "
-        "--set data.columns.text=NAME, path=NAME, or series=NAME and time=NAME; --set data.kind=series takes the "
-        "columns of numbers alone"
+        f"{table.path}: wanted {wanted} in its columns, found {_list_names(table)}{foreign}; name them: "
+        "set data.columns.text=NAME, path=NAME, or series=NAME and time=NAME; or set data.kind=series, for the columns "
+        "of numbers alone"
     )
 
 
@@ -406,9 +406,7 @@ def _find_label(table: Table, roles: Roles) -> str:
     found = [name for name, cells in table.columns.items() if name not in taken and is_label(cells)]
     if len(found) != 1:
         what = f"several that could be: {', '.join(found)}" if found else _list_names(table)
-        raise DataError(
-            f"{table.path}: wanted a column of labels, found {what}; name it by --set data.columns.label=NAME"
-        )
+        raise DataError(f"{table.path}: wanted a column of labels, found {what}; name it: set data.columns.label=NAME")
     return found[0]
 
 

@@ -8,13 +8,15 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, overload, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int64, Shaped, UInt, UInt64
 
 from falconet.data.images import ValueRange, decode_image, read_content, read_image, scale_values, to_words
 from falconet.errors import DataError, UnknownNameError, UsageError
+from falconet.escaping import escape_line
+from falconet.modalities import MODALITIES
 from falconet.spec import InputSpec, ModalityName, PixelType
 
 if TYPE_CHECKING:
@@ -279,7 +281,10 @@ class Texts:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Samples with their labels: `split[0]` is a sample and its class as a position in the data set's `classes`."""
+    """Samples with their labels: `split[0]` is a sample and its class as a position in the data set's `classes`.
+
+    `split[:100]`, or a list or an array of positions, or of a truth value for each sample, is a Split of these samples.
+    """
 
     samples: Samples
     """The raw samples."""
@@ -302,7 +307,23 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> tuple[Any, int]:
+    def __repr__(self) -> str:
+        count = len(self)
+        if self.owner is None:
+            return f"Split({count:,} {'sample' if count == 1 else 'samples'})"
+        kind = self.owner.kind
+        noun = kind if count == 1 else MODALITIES[kind].plural
+        return f"Split({self.name}, {count:,} {noun}, {len(self.owner.classes):,} classes)"
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[Any, int]: ...
+
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | Shaped[np.ndarray, " some"]) -> Split: ...
+
+    def __getitem__(self, index: Any) -> tuple[Any, int] | Split:
+        if isinstance(index, slice) or np.ndim(index) == 1:
+            return self.take(np.arange(len(self))[index])
         index = operator.index(index)
         if not -len(self) <= index < len(self):
             raise IndexError(f"wanted a position below {len(self)}, found {index}")
@@ -426,6 +447,10 @@ class Dataset:
     config: DataConfig | None = None
     """Settings by which the source was read and split; None: it is not split yet."""
 
+    def __repr__(self) -> str:
+        counts = (f"{name} {len(split):,}" for name, split in self.splits.items())
+        return f"Dataset({', '.join([escape_line(self.source), self.kind, f'{len(self.classes):,} classes', *counts])})"
+
     @classmethod
     def from_arrays(
         cls,
@@ -435,7 +460,7 @@ class Dataset:
         val: Any = None,
         test: Any = None,
         name: str = "arrays",
-        config: DataConfig | None = None,
+        config: DataConfig | Mapping[str, Any] | None = None,
     ) -> Dataset:
         """Make a data set of samples at hand.
 
@@ -478,7 +503,7 @@ class Dataset:
         group: str | None = None,
         root: str | Path = ".",
         name: str = "dataframe",
-        config: DataConfig | None = None,
+        config: DataConfig | Mapping[str, Any] | None = None,
     ) -> Dataset:
         """Make a data set of a table at hand, as `falconet.load_dataset` makes one of a table in a file.
 

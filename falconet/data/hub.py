@@ -375,7 +375,7 @@ def _choose_column(source: str, role: str, given: str | None, candidates: Sequen
     """Return the column of a role. Raises DataError where it has none, or several of which no name decides."""
     chosen = given or find_known(role, candidates) or (candidates[0] if len(candidates) == 1 else None)
     if chosen is None:
-        found = f"found {', '.join(candidates)}: say --set data.columns.{role}=NAME" if candidates else "found none"
+        found = f"found {', '.join(candidates)}: set data.columns.{role}=NAME" if candidates else "found none"
         raise DataError(f"{source}: wanted one column of {_ROLE_WORDS[role]}, {found}")
     if chosen not in candidates:
         others = f"; such columns: {', '.join(candidates)}" if candidates else ", and no other column holds them"

@@ -311,8 +311,8 @@ def find_control(tasks: Sequence[LabelStudioTask], name: str | None = None) -> C
                     found.setdefault(result["from_name"], set()).add(str(result.get("to_name", "")))
         if name is None and len(found) > 1:
             raise DataError(
-                f"wanted one tag Choices, found several in the {part}: {', '.join(found)}; name one by "
-                "--set data.columns.label=NAME"
+                f"wanted one tag Choices, found several in the {part}: {', '.join(found)}; name one: "
+                "set data.columns.label=NAME"
             )
         control = next(iter(found), None) if name is None else name
         if control is not None and control in found:

@@ -81,6 +81,12 @@ class Loader:
     """Number of classes in mixed (soft) targets; None: as many as occur in the labels."""
     _walks: Iterator[int] = field(default_factory=lambda: itertools.count(1), init=False, repr=False)
 
+    def __repr__(self) -> str:
+        return (
+            f"Loader({self.preprocess.spec.kind}, samples {self.drawn:,}, batches {len(self):,}, "
+            f"batch size {self.batch_size:,}, sampler {self.sampler})"
+        )
+
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches of the next epoch: of the first one at first, and with every further walk of another."""
         return self.epoch(next(self._walks))

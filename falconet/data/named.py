@@ -229,7 +229,24 @@ def _image_dataset(source: str, splits: Mapping[str, Split], classes: tuple[str,
     arrays = [split.samples for split in splits.values() if isinstance(split.samples, ImageArray)]
     deep = next((array.value_range for array in arrays if array.dtype == "uint16"), None)
     channels = max(shape[2] for shape in shapes)
-    return Dataset(source, classes, splits, channels, (height, width), value_range=deep)
+    notes = _describe_dark(next(iter(arrays), None))
+    return Dataset(source, classes, splits, channels, (height, width), value_range=deep, notes=notes)
+
+
+def _describe_dark(images: ImageArray | None) -> tuple[str, ...]:
+    """Say that images use the darkest quarter of gray levels only, as those do that have 16 levels of their own."""
+    if images is None:
+        return ()
+    black, white = images.value_range or (0.0, 255.0)
+    highest = float(images.images.max())
+    if highest - black >= (white - black) / 4:
+        return ()
+    return (
+        f"values up to {highest:g} are taken as of {black:g} to {white:g}, so that images are dark; where {highest:g} "
+        f"is white, multiply them by {white / highest:.4g}"
+        if highest > black
+        else "all images are black",
+    )
 
 
 _WRAPPERS: Mapping[ModalityName, Callable[[str, Mapping[str, Split], tuple[str, ...]], Dataset]] = MappingProxyType(

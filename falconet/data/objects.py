@@ -29,6 +29,7 @@ from falconet.data.series import NO_VALUES, count_steps, series_dataset
 from falconet.data.sources import check_all_readable, split_dataset
 from falconet.data.splits import Columns, DataConfig
 from falconet.errors import ConfigError, DataError, UsageError
+from falconet.schema import take_config
 from falconet.spec import ModalityName
 from falconet.tables import Table
 
@@ -44,10 +45,10 @@ def read_arrays(
     val: Any = None,
     test: Any = None,
     name: str = "arrays",
-    config: DataConfig | None = None,
+    config: DataConfig | Mapping[str, Any] | None = None,
 ) -> Dataset:
     """Make a data set of samples at hand; see `Dataset.from_arrays`."""
-    config = config or DataConfig()
+    config = take_config(DataConfig, config, "config")
     given = {"train": (x, y), "val": val, "test": test}
     pairs = {split: _check_pair(split, pair) for split, pair in given.items() if pair is not None}
     origins = {split: "x" if split == "train" else f"{split}[0]" for split in pairs}
@@ -185,13 +186,9 @@ def _make_images(parts: Parts, origins: Mapping[str, str], name: str, config: Da
         }
         depth = choose_depth(stacked, origins, config.value_range, guessed=config.kind is None)
         arrays = {split: (stacked[split], labels) for split, (_, labels) in parts.items()}
-        return from_arrays(name, "image", *to_splits(arrays, name, None, depth))
-    strange = next((dtype for _, dtype in alike if dtype != np.uint8), None)
-    if strange is not None:
-        raise DataError(
-            f"{origins['train']}: wanted images of 8 bits where they differ in size, found {strange}; "
-            "scale them to 0..255, or to one size"
-        )
+        dataset = from_arrays(name, "image", *to_splits(arrays, name, None, depth))
+        return dataclasses.replace(dataset, notes=(*dataset.notes, *_describe_elongated(dataset, config)))
+    _check_pixel_types(listed, origins)
     numbers, classes = number_labels(parts, name, None, "images")
     places = name_samples(numbers, name)
     splits = {
@@ -205,6 +202,31 @@ def _make_images(parts: Parts, origins: Mapping[str, str], name: str, config: Da
     shapes = np.array([image.shape for images in listed.values() for image in images])
     height, width = (int(side) for side in np.median(shapes[:, :2], axis=0))
     return Dataset(name, classes, splits, int(shapes[:, 2].max()), (height, width))
+
+
+def _check_pixel_types(listed: Mapping[str, np.ndarray | Sequence[np.ndarray]], origins: Mapping[str, str]) -> None:
+    """Raise DataError for images of several types of number, or of one type and several sizes that is not uint8."""
+    first = listed["train"][0].dtype
+    for split, images in listed.items():
+        strange = next((image.dtype for image in images if image.dtype != first), None)
+        if strange is not None:
+            raise DataError(
+                f"{origins[split]}: wanted images of {first}, as the first one for training, found {strange}; give all "
+                "the same type and range of values"
+            )
+    if first != np.uint8:
+        raise DataError(
+            f"{origins['train']}: wanted uint8 for images of several sizes, found {first}; scale them to 0..255 and "
+            "convert them by image.astype('uint8'), or resize them to one size"
+        )
+
+
+def _describe_elongated(dataset: Dataset, config: DataConfig) -> tuple[str, ...]:
+    """Say that gray images that nobody called so are shaped as series of several channels are."""
+    height, width = dataset.size
+    if config.kind is not None or dataset.channels > 1 or width < 4 * height:
+        return ()
+    return (f"arrays are taken as images of {height}x{width}; kind='series' takes them as series of {height} channels",)
 
 
 def _list_images(images: np.ndarray | Sequence[Any], origin: str) -> np.ndarray | list[np.ndarray]:
@@ -229,9 +251,11 @@ def _list_images(images: np.ndarray | Sequence[Any], origin: str) -> np.ndarray 
 # Tables in memory
 
 
-def read_dataframe(df: Any, columns: Columns, *, root: Path, name: str, config: DataConfig | None) -> Dataset:
+def read_dataframe(
+    df: Any, columns: Columns, *, root: Path, name: str, config: DataConfig | Mapping[str, Any] | None
+) -> Dataset:
     """Make a data set of a table in memory; see `Dataset.from_dataframe`."""
-    config = config or DataConfig()
+    config = take_config(DataConfig, config, "config")
     named = {role: column for role, column in dataclasses.asdict(columns).items() if column is not None}
     config = dataclasses.replace(config, columns=dataclasses.replace(config.columns, **named))
     cells = _read_columns(df)

@@ -241,7 +241,7 @@ def _read_splits(path: Path, column: str, cells: Sequence[Any]) -> list[str]:
     if unknown:
         raise DataError(
             f"{path}: column {column}: wanted train, val or test, found {', '.join(unknown[:5])}; rename them, or name "
-            "another column by --set data.columns.split=NAME"
+            "another column: set data.columns.split=NAME"
         )
     return [SPLIT_VALUES.get(word, "") for word in words]
 

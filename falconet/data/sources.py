@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from falconet.catalog import HUB_PREFIX, SOURCE_NAMES, check_source
 from falconet.data.arrays import find_idx_images, read_idx_folder, read_npz
-from falconet.data.dataset import Dataset, describe_skipped
+from falconet.data.dataset import Dataset, Split, describe_skipped
 from falconet.data.families import describe_crossing, find_duplicate_clusters, find_equal_samples
 from falconet.data.files import read_folder
 from falconet.data.hub import read_hub
@@ -23,15 +24,19 @@ from falconet.data.manifests import (
     read_table_folder,
 )
 from falconet.data.named import find_cifar_binaries, from_arrays, read_cifar_binaries, read_named
-from falconet.data.splits import DataConfig, complete_splits
+from falconet.data.splits import DataConfig, complete_splits, describe_small_splits
 from falconet.data.survey import find_unreadable
 from falconet.data.ts import find_ts_problems, read_ts
-from falconet.errors import DataError
+from falconet.errors import DataError, UsageError
+from falconet.schema import take_config
 from falconet.storage import find_caches
 
 
 def load_dataset(
-    source: str | Path | Dataset, *, data_root: str | Path | None = None, config: DataConfig | None = None
+    source: str | Path | Dataset,
+    *,
+    data_root: str | Path | None = None,
+    config: DataConfig | Mapping[str, Any] | None = None,
 ) -> Dataset:
     """Read a source and give it train, val and test splits.
 
@@ -46,15 +51,16 @@ def load_dataset(
         Where named sets are kept and downloaded to; None: the environment's FALCONET_DATA, else a cache folder.
     config
         What the source is where it leaves doubt, how splits that it lacks are made, and whether unreadable files are
-        skipped or refused.
+        skipped or refused: a DataConfig, or a mapping of what differs from its defaults.
 
     All samples are decoded once to find near duplicates, which stay on one side of splits that are made, unless
     `config.near_duplicates` is `apart`; those across splits of the source's own are counted in a note, as equal samples
     are. An image that turns out to be damaged is skipped when it is needed, or refused here with `config.strict`.
-    Raises UnknownNameError and PathError for a source that is not there, DataError for one that cannot be used.
+    Raises UnknownNameError and PathError for a source that is not there, UsageError for what is none, DataError for one
+    that cannot be used.
 
     """
-    config = config or DataConfig()
+    config = take_config(DataConfig, config, "config")
     dataset = read_dataset(source, data_root=data_root, config=config)
     return dataset if dataset.config is not None else split_dataset(dataset, config)
 
@@ -65,8 +71,11 @@ def split_dataset(dataset: Dataset, config: DataConfig) -> Dataset:
         skipped = describe_skipped(dataset.unreadable)
         raise DataError(f"{dataset.source}: wanted at least two classes, found one, {dataset.classes[0]!r}{skipped}")
     families = find_equal_samples(dataset) if config.near_duplicates == "apart" else find_duplicate_clusters(dataset)
-    notes = (*dataset.notes, *describe_crossing(dataset, families))
-    return replace(complete_splits(dataset, config, families), notes=notes, config=config)
+    crossing = describe_crossing(dataset, families)
+    completed = complete_splits(dataset, config, families)
+    small = describe_small_splits(completed, config) if len(families.pairs) else ()
+    notes = (*dataset.notes, *crossing, *small)
+    return replace(completed, notes=notes, config=config)
 
 
 def read_dataset(source: str | Path | Dataset, *, data_root: str | Path | None = None, config: DataConfig) -> Dataset:
@@ -74,6 +83,7 @@ def read_dataset(source: str | Path | Dataset, *, data_root: str | Path | None =
 
     Arguments and errors are those of `load_dataset`.
     """
+    require_source(source)
     if isinstance(source, Dataset):
         return source
     check_source(source)
@@ -83,6 +93,22 @@ def read_dataset(source: str | Path | Dataset, *, data_root: str | Path | None =
     if source in SOURCE_NAMES:
         return dataset
     return replace(dataset, notes=(*dataset.notes, *map(_describe_alike, _find_alike(dataset.classes))))
+
+
+def require_source(source: object, *, splits: bool = False) -> None:
+    """Raise UsageError, which says how to make one, unless `source` is a name, a path or a data set.
+
+    It may also be one of the `splits` of a data set where they are allowed.
+    """
+    if isinstance(source, str | os.PathLike | Dataset) or (splits and isinstance(source, Split)):
+        return
+    remedy = "make one of arrays by falconet.Dataset.from_arrays(x, y)"
+    if isinstance(source, Split):
+        remedy = "pass the whole Dataset"
+    elif isinstance(source, Mapping) or hasattr(source, "columns") or hasattr(source, "column_names"):
+        remedy = "make one of a table by falconet.Dataset.from_dataframe(df, label=...)"
+    allowed = "a path, a Dataset or one of its splits" if splits else "a path or a Dataset"
+    raise UsageError(f"source: wanted the name of a data set, {allowed}, found {type(source).__name__}; {remedy}")
 
 
 def _find_alike(classes: Sequence[str]) -> list[tuple[str, ...]]:
@@ -149,5 +175,5 @@ def check_all_readable(dataset: Dataset) -> None:
         first = unreadable[0]
         raise DataError(
             f"{dataset.source}: {len(unreadable)} unreadable files, the first {first.file} ({first.reason}); mend or "
-            "remove them, or leave out --strict"
+            "remove them, or leave out strict"
         )

@@ -14,7 +14,7 @@ from falconet.data.duplicates import find_roots
 from falconet.data.families import DuplicateClusters, find_duplicate_clusters
 from falconet.data.images import PIXEL_LIMIT
 from falconet.errors import ConfigError, DataError
-from falconet.schema import SPARSE, check_finite_fields
+from falconet.schema import SPARSE, check_fields
 from falconet.spec import ModalityName, check_value_range
 from falconet.tables import MAX_BYTES
 
@@ -44,6 +44,7 @@ class Columns:
     """Column that orders a long table's rows within a series."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         chosen = [value for entry in fields(self) if (value := getattr(self, entry.name)) is not None]
         if len(set(chosen)) != len(chosen):
             raise ConfigError(f"columns: wanted a column of its own for each role, found {', '.join(chosen)}")
@@ -100,6 +101,7 @@ class DataConfig:
     """Whether to refuse a source with unreadable files instead of skipping and listing them."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 1 <= self.max_pixels <= PIXEL_LIMIT:
             raise ConfigError(f"max_pixels: wanted 1 to {PIXEL_LIMIT}, found {self.max_pixels}")
         check_value_range(self.value_range)
@@ -110,7 +112,6 @@ class DataConfig:
         for name, value in (("val_fraction", self.val_fraction), ("test_fraction", self.test_fraction)):
             if not 0 < value < 0.5:
                 raise ConfigError(f"{name}: wanted a fraction above 0 and below 0.5, found {value}")
-        check_finite_fields(self)
 
 
 def complete_splits(dataset: Dataset, config: DataConfig, families: DuplicateClusters | None = None) -> Dataset:
@@ -144,6 +145,23 @@ def complete_splits(dataset: Dataset, config: DataConfig, families: DuplicateClu
     if not made:  # One that was completed before stays what it is.
         return replace(dataset, splits=ordered)
     return replace(dataset, splits=ordered, made_splits=frozenset(made), split_seed=config.split_seed)
+
+
+def describe_small_splits(dataset: Dataset, config: DataConfig) -> list[str]:
+    """Say which splits that were made have less than half of their samples, as near duplicates stay together.
+
+    Nothing is said of samples in groups, which stay together first of all.
+    """
+    if any(split.groups is not None for split in dataset.splits.values()):
+        return []
+    count = sum(map(len, dataset.splits.values()))
+    wanted = {name: round(fraction * count) for name, fraction in _list_fractions(config).items()}
+    return [
+        f"{name} has {len(dataset.splits[name]):,} samples instead of about {wanted[name]:,}: near duplicates stay on "
+        "one side of a split (near_duplicates=apart in the settings of data places each by itself)"
+        for name in wanted
+        if name in dataset.made_splits and 2 * len(dataset.splits[name]) < wanted[name]
+    ]
 
 
 def undo_splits(dataset: Dataset) -> Dataset:

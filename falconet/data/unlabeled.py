@@ -22,6 +22,7 @@ from falconet.data.columns import Roles, choose_inputs
 from falconet.data.dataset import Dataset, Samples, Split, Unreadable, to_text
 from falconet.data.downloads import fetch_url
 from falconet.data.files import adapt_samples, count_ignored, describe_ignored, open_files, suffix_of, walk
+from falconet.data.hub import find_known
 from falconet.data.manifests import tabulate_tasks
 from falconet.data.rows import read_inputs
 from falconet.data.sources import find_data_root, read_dataset
@@ -91,8 +92,8 @@ def iterate_inputs(
     `asked` is one of these, or several in a list: a path of a file or folder, an address that begins with http:// or
     https://, the name of a source, an open binary file of lines; `Samples`; a sample itself, which is a PIL image, an
     array `(height, width)`, `(height, width, channels)`, `(steps,)` or `(channels, steps)`, or for a model of texts a
-    string; one alone is a path. An array alone holds many samples along its first axis; a `Dataset` or one of its
-    splits holds its samples.
+    string; one alone is a path. An array alone holds many samples along its first axis, and a column of strings is a
+    list of them; a `Dataset` or one of its splits holds its samples.
 
     What cannot be read is listed and never ends the rest, unless it is all there is. Of `config`, `columns`, `header`,
     `follow` and `max_bytes` count. Raises PathError for a path that is not there and for a folder without samples,
@@ -102,6 +103,7 @@ def iterate_inputs(
         yield from _read_held(asked, spec)
         return
     reading = Reading(spec, labels, config or DataConfig(), None if data_root is None else Path(data_root))
+    asked = _list_strings(asked, reading)
     if is_array(asked) and not is_image(asked):
         yield from ADAPTERS[spec.kind].read_array(to_numpy(asked), spec, str)
         return
@@ -134,6 +136,24 @@ def _read_held(asked: Dataset | Split, spec: InputSpec) -> Iterator[SampleBlock]
         _check_kind(dataset.source, dataset.kind, spec)
     for split in asked.splits.values() if isinstance(asked, Dataset) else (asked,):
         yield SampleBlock(adapt_samples(split.samples, spec))
+
+
+def _list_strings(asked: object, reading: Reading) -> object:
+    """Return a column of a table, or an array of strings or other objects, as a list; anything else as it is.
+
+    Raises UsageError for a whole table where texts are wanted: it does not say which of its columns holds them.
+    """
+    names = getattr(asked, "column_names", getattr(asked, "columns", None))
+    if names is not None and ADAPTERS[reading.spec.kind].takes_strings:
+        known, table = list(map(str, names)), type(asked).__name__
+        column = reading.config.columns.text
+        column = column if column in known else find_known("text", known) or next(iter(known), "NAME")
+        wanted = _describe_wanted(reading.spec.kind)
+        raise UsageError(f'wanted {wanted}, found {table}; give a column, such as df["{column}"]')
+    if not is_array(asked) or is_image(asked) or hasattr(asked, "detach"):
+        return asked
+    array = to_numpy(asked)
+    return array.tolist() if array.ndim == 1 and array.dtype.kind in "OUT" else asked
 
 
 def _list_items(asked: object, kind: ModalityName) -> list[Any]:

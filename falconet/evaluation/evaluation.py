@@ -16,7 +16,7 @@ from falconet.artifact import AnyModel, Artifact, DataOrigin, open_artifact
 from falconet.catalog import check_source
 from falconet.data import DataConfig, Dataset, Split, Unreadable
 from falconet.data.dataset import SPLIT_NAMES, find_owner
-from falconet.data.sources import read_dataset
+from falconet.data.sources import read_dataset, require_source
 from falconet.data.splits import complete_splits, undo_splits
 from falconet.errors import ConfigError, DataError, FalconetError
 from falconet.evaluation.confidence import Abstention, abstain, check_target_accuracy
@@ -117,6 +117,10 @@ class Evaluation:
     """Accuracy under corruptions and attacks; None: not asked for."""
     costs: Costs | None = None
     """Costs of inference; None: not asked for."""
+
+    def __repr__(self) -> str:
+        low, high = self.accuracy_ci
+        return f"Evaluation({self.split} accuracy {self.accuracy:.1%} (95%: {low:.1%} – {high:.1%}, n = {self.n:,}))"
 
 
 AnySource = str | Path | Dataset | Split
@@ -257,6 +261,7 @@ def _read_alike(
 
     Missing splits are only made for the model's own data; another source may have a single class.
     """
+    require_source(source, splits=True)
     origin = artifact.config.provenance.data
     if isinstance(source, Dataset | Split):
         _check_unset(settings)

@@ -44,7 +44,7 @@ def predict(
     that begins with http:// or https://; the name of a source that `train` takes; an open binary file of lines. Or
     samples at hand: PIL images, arrays `(height, width[, channels])` or `([channels,] steps)`, tensors; an array alone
     holds many along its first axis, and so does a `falconet.Dataset` or one of its splits. For a text model, a string
-    in a list is a text, one alone is a path.
+    in a list is a text, as in a column of a DataFrame or an array; one alone is a path.
 
     `top` candidates of each are returned, with `probabilities` those of all classes; `tta` averages the probabilities
     of an image and its mirror image, for models that were trained on both. `settings`, such as `{"columns": {"text":
@@ -123,7 +123,7 @@ def _check_mirrored(artifact: Artifact) -> None:
     if not flips:
         raise UsageError(
             f"tta: wanted a run whose {_RUN_FILE} has augmentation.flip_horizontal above 0, found none: a model that "
-            "never saw mirrored images may take them for others; leave --tta out"
+            "never saw mirrored images may take them for others; leave tta out"
         )
 
 

@@ -18,6 +18,7 @@ from falconet.data import DataConfig, Dataset, Samples, Split
 from falconet.data.drawing import encode_figure
 from falconet.data.files import adapt_samples
 from falconet.errors import ConfigError
+from falconet.escaping import escape_line
 from falconet.evaluation.evaluation import evaluate_split, find_changed_setting, find_split
 from falconet.evaluation.logits import SplitLogits
 from falconet.explanation.explaining import (
@@ -84,6 +85,10 @@ class Examination:
     """Correct predictions, the least confident first."""
     explanations: Explanations
     """Explanations with scores of the methods' faithfulness."""
+
+    def __repr__(self) -> str:
+        counts = f"mistakes {len(self.mistakes):,}, doubts {len(self.doubts):,}"
+        return f"Examination({counts}, best method {self.explanations.best or 'none'}, {escape_line(self.page)})"
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from falconet.artifact import AnyModel, Artifact, open_artifact
-from falconet.catalog import FILE_SUFFIXES, SOURCE_NAMES, check_source, is_hub_source, list_paths
+from falconet.catalog import FILE_SUFFIXES, SOURCE_NAMES, check_place, check_source, is_hub_source, list_paths
 from falconet.data import Dataset, Samples, Split, Unreadable
 from falconet.data.adapters import ADAPTERS as DATA
 from falconet.data.adapters import is_array
@@ -23,6 +23,7 @@ from falconet.data.drawing import encode_figure
 from falconet.data.files import adapt_samples, open_files
 from falconet.data.unlabeled import iterate_inputs
 from falconet.errors import ArtifactError, ConfigError, DataError
+from falconet.escaping import escape_line
 from falconet.evaluation.evaluation import find_split
 from falconet.explanation.adapters import ADAPTERS
 from falconet.explanation.faithfulness import POINTS, Score, draw_networks, measure_faithfulness, measure_randomization
@@ -32,6 +33,7 @@ from falconet.explanation.page import PageFigure, Section, render_explanations
 from falconet.explanation.panels import Panel, draw_panel
 from falconet.explanation.pictures import EXPLANATION_DPI, Shown, draw_attention, to_shades
 from falconet.explanation.positions import Inputs, mark_present
+from falconet.modalities import MODALITIES
 from falconet.model_files import redact_name, redact_settings
 from falconet.predictions import find_files
 from falconet.renames import accept_renamed
@@ -80,13 +82,13 @@ class Item:
     insertion_auc: float
     randomization: float
     """Mean rank correlation with the same method's explanations of untrained networks, -1 to 1."""
-    tokens: tuple[tuple[str, float], ...] = ()
+    tokens: tuple[tuple[str, float], ...] = field(default=(), repr=False)
     """Parts of a text, each with its relevance from -1, against the class, to 1, for it; empty for other samples."""
 
 
 @dataclass(frozen=True)
 class Explanations:
-    """The result of `explain`."""
+    """The result of `explain`: a sequence of explanations, and scores of the methods."""
 
     out: str
     page: str
@@ -101,6 +103,24 @@ class Explanations:
     skipped: tuple[Unreadable, ...] = ()
     ignored: Mapping[str, int] = field(default_factory=dict)
     """Files of folders that were no samples, counted by extension."""
+
+    def __repr__(self) -> str:
+        return f"Explanations(items {len(self):,}, best method {self.best or 'none'}, {escape_line(self.page)})"
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Item, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Item | tuple[Item, ...]:
+        return self.items[index]
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self.items)
 
 
 @dataclass(frozen=True, eq=False)
@@ -298,6 +318,8 @@ def _gather(
     if isinstance(asked, Split):
         asked = _choose_samples(asked, samples)
     elif not _holds_samples(asked, spec.kind):
+        if DATA[spec.kind].takes_strings and isinstance(asked, str):
+            check_place(asked, f"; {MODALITIES[spec.kind].plural} are given in a list")
         paths: list[str | Path] = [asked] if isinstance(asked, str) else [*list_paths(asked, "files or one source")]
         if len(paths) == 1 and _names_source(paths[0]):
             _, found, _ = find_split(artifact, paths[0], split, data_root=data_root, settings=settings)

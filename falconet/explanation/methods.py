@@ -90,7 +90,9 @@ def find_method(name: str, kind: ModalityName) -> Method:
     """Return a method for a kind of input. Raises UnknownNameError."""
     known = [method for method in METHODS if kind in METHODS[method].kinds]
     if name not in known:
-        raise UnknownNameError(f"method for {kind} input", name, known)
+        # Nobody means `random`, which explains nothing, by another name.
+        others = [method for method in known if method != "random"]
+        raise UnknownNameError(f"method for {kind} input", name, others)
     return METHODS[name]
 
 

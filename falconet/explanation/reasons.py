@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -49,8 +49,8 @@ class ClassAttribution:
 
     label: str
     probability: float
-    shown: Shown
-    shades: Float[np.ndarray, "*positions"]
+    shown: Shown = field(repr=False)
+    shades: Float[np.ndarray, "*positions"] = field(repr=False)
     """Relevance from -1, fully against the class, to 1, fully for it; that of a text, by its parts."""
 
 
@@ -70,9 +70,9 @@ class Reasons:
     """Samples explained by one method, with its faithfulness."""
 
     method: str
-    accounts: tuple[ExplainedPrediction, ...] = ()
+    accounts: tuple[ExplainedPrediction, ...] = field(default=(), repr=False)
     """Explained mistakes, the most confident first, then hits, the least confident first."""
-    scores: tuple[Score, ...] = ()
+    scores: tuple[Score, ...] = field(default=(), repr=False)
     """Scores of the method and of a random order on these samples; empty where nothing was explained."""
     note: str = ""
     """Why nothing was explained; else empty."""

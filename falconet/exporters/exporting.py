@@ -18,6 +18,7 @@ from falconet.artifact import AnyModel, Artifact, open_artifact
 from falconet.catalog import as_name
 from falconet.data import Samples
 from falconet.errors import ConfigError, DataError, ExportError, FalconetError
+from falconet.escaping import escape_line
 from falconet.evaluation.costs import answer
 from falconet.evaluation.evaluation import AnySource
 from falconet.exporters.adapters import Prepare
@@ -42,6 +43,7 @@ from falconet.latency import Latency, SpeedRatio, compare_latencies, measure_lat
 from falconet.renames import accept_renamed
 from falconet.schema import to_mapping
 from falconet.storage import hold, scratch, swap
+from falconet.units import format_size
 
 _Writer = Callable[[TracedModel, Path], Written]
 """Function that writes a traced model to a path in an existing folder. Raises ExportError where the format cannot."""
@@ -76,6 +78,10 @@ class Export:
     """Speed of the export as a multiple of the model's; None where they were not timed in turns."""
     baseline_speed: SpeedRatio | None = None
     """Speed of the export as a multiple of the baseline's; None without one, or where they were not timed in turns."""
+
+    def __repr__(self) -> str:
+        agreement = f"agreement {self.parity.agreement:.1%} of {self.parity.n:,} samples"
+        return f"Export({self.target}, {format_size(self.bytes)}, {agreement}, {escape_line(self.path)})"
 
     @property
     def speedup(self) -> float | None:

@@ -6,14 +6,15 @@ import fnmatch
 import importlib
 import inspect
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from falconet.errors import ConfigError, PathError, UnknownNameError, UsageError
+from falconet.errors import ConfigError, PathError, UnknownNameError, UsageError, abridge
 from falconet.modalities import MODALITIES
 from falconet.models.table import MODELS, ModelEntry
-from falconet.models.weights.published import ORIGINS, find_published
+from falconet.models.weights.published import ORIGINS, PUBLISHED, find_published
 from falconet.spec import ModalityName
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def create_model(
     in_channels: int | None = None,
     input_size: int | tuple[int, ...] | None = None,
     kind: ModalityName | None = None,
-    pretrained: str | Path | None = None,
+    pretrained: str | Path | Literal[False] | None = None,
     cosine: bool = False,
     **options: Any,
 ) -> nn.Module:
@@ -95,6 +96,7 @@ def create_model(
     pretrained
         `embedded`, `wheel`, `torchvision`, `timm` or a path; see `falconet.load_pretrained`. Options without which the
         weights would answer differently are set; the output layer stays fresh unless it has as many classes as theirs.
+        None or False: fresh weights.
     cosine
         The dense output layer gives scaled cosines, as losses with margins want them.
     options
@@ -107,7 +109,7 @@ def create_model(
     `in_channels` and `input_size`.
 
     """
-    if pretrained is not None:
+    if pretrained is not None and pretrained is not False:
         from falconet.models.weights.loading import load_pretrained
         from falconet.models.weights.pretrained import load_matching_weights
 
@@ -153,6 +155,10 @@ def create_model(
 
 def check_pretrained(name: str, source: str | Path) -> None:
     """Raise UsageError unless published weights can be asked for: of the table, or of images from where some are."""
+    if not isinstance(source, str | PathLike):
+        raise ConfigError(
+            f"pretrained: wanted a name or path of weights, found {abridge(source)}; {_list_weights(name)}"
+        )
     for origin in ORIGINS:
         if source == origin:
             find_published(name, origin)
@@ -162,6 +168,14 @@ def check_pretrained(name: str, source: str | Path) -> None:
     if source not in EXTERNAL and not Path(source).exists():
         known = ", ".join((*ORIGINS, *EXTERNAL))
         raise PathError(f"no such weights: {source}; wanted {known}, a file or a trained model's folder")
+
+
+def _list_weights(name: str) -> str:
+    """Return what weights of an architecture there may be, in words."""
+    origins = [entry.origin for entry in PUBLISHED if entry.architecture == name]
+    images = MODALITIES[find_model(name).kinds[0]].axes == 2
+    choices = [f"'{choice}'" for choice in (*origins, *(EXTERNAL if images else ()))]
+    return f"give {', '.join(choices)}, a file or a trained model's folder" if choices else "leave it out"
 
 
 def choose_kind(name: str, kind: ModalityName | None) -> ModalityName:

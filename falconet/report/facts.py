@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from falconet.model_files import redact_settings
 from falconet.training import EpochRow
 from falconet.training.diagnoses import Diagnosis, LayerStats
 from falconet.training.energy import Energy, describe_energy
+from falconet.units import format_size
 
 if TYPE_CHECKING:
     from falconet.exporters.exporting import Export
@@ -41,7 +42,7 @@ class Mistake:
 
     name: str
     """Path of the sample, or its position in an array."""
-    sample: Any
+    sample: Any = field(repr=False)
     """An image, a series or a text, as `falconet.data.Samples` reads it."""
     label: str
     predicted: str
@@ -88,6 +89,11 @@ class TrainingLog:
     leaderboard: Sequence[LeaderboardRow] = ()
     """Networks that were compared; empty where one was asked for."""
 
+    def __repr__(self) -> str:
+        lists = (self.layer_stats, self.diagnoses, self.baselines, self.leaderboard)
+        names = ("layer stats", "diagnoses", "baselines", "leaderboard rows")
+        return f"TrainingLog({', '.join(f'{name} {len(rows):,}' for name, rows in zip(names, lists, strict=True))})"
+
 
 @dataclass(frozen=True, eq=False)
 class CompressionSummary:
@@ -116,6 +122,10 @@ class CompressionSummary:
     """Parameter or layer -> why a step left it as it is."""
     epochs: int = 0
     """Epochs of training during compression, those of the trials that it continues from included."""
+
+    def __repr__(self) -> str:
+        before, after = format_size(self.bytes_before), format_size(self.bytes_after)
+        return f"CompressionSummary({before} before, {after} after, test accuracy drop {self.drop:.2f} points)"
 
     @property
     def ratio(self) -> float:
@@ -230,6 +240,10 @@ class ModelReport:
     log: TrainingLog
     shrinking: CompressionSummary | None = None
     """Summary of the compression; None for a model that is not compressed."""
+
+    def __repr__(self) -> str:
+        figures = f"test accuracy {self.test.accuracy:.1%}, {self.params:,} parameters, {format_size(self.bytes)}"
+        return f"ModelReport({self.name}, {figures})"
 
     @property
     def name(self) -> str:

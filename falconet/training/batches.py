@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from falconet.data.loader import epoch_seed
+from falconet.data.loader import Loader, epoch_seed
 from falconet.errors import DataError, UsageError, lacks_memory
 
 _INTEGER_DTYPES = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32)
@@ -81,11 +81,17 @@ class _IteratedBatches:
             raise DataError(
                 f"{where}: wanted a fraction of each of the network's {self.classes} classes, found {found}"
             )
-        if labels.ndim == 1 and not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
-            strange = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
-            wanted = f"class numbers of 0 to {self.classes - 1}, as the network has {self.classes} outputs"
-            raise DataError(f"{where}: wanted {wanted}, found {strange}")
+        if labels.ndim == 1:
+            _check_class_numbers(labels, self.classes, where)
         return inputs, labels
+
+
+def _check_class_numbers(labels: Tensor, classes: int, where: str) -> None:
+    """Raise DataError unless a network of so many outputs has one for each label."""
+    if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        strange = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
+        wanted = f"class numbers of 0 to {classes - 1}, as the network has {classes} outputs"
+        raise DataError(f"{where}: wanted {wanted}, found {strange}")
 
 
 @contextmanager
@@ -109,6 +115,11 @@ def make_batches(name: str, loader: Batches | Iterable[Any] | None, model: nn.Mo
     Raises UsageError for an object that is not iterable or can be iterated only once, and DataError for batches that
     are not pairs of inputs and class numbers, or that the network cannot take.
     """
+    if isinstance(loader, Loader) and len(loader):
+        # One sample as it is, whatever part of an epoch this process gets.
+        single = replace(loader, augmentation=None, teacher_logits=None, rank=0, world_size=1)
+        inputs, _ = single.make_inputs(torch.zeros(1, dtype=torch.int64), 1, 0)
+        _check_class_numbers(loader.labels, _count_outputs(model, inputs, name), name)
     if isinstance(loader, Batches):
         return loader
     if loader is None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from falconet.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,3 +54,26 @@ class Callback:
 
     def on_end(self) -> None:
         """Called once, however the run ended."""
+
+
+def list_callbacks(given: object) -> tuple[Callback, ...]:
+    """Return the callbacks that a run was given. Raises UsageError for one alone, and for what is none."""
+    wanted = "callbacks: wanted a list of callbacks"
+    if isinstance(given, Callback) or _is_callback_class(given):
+        name = given.__name__ if isinstance(given, type) else type(given).__name__
+        raise UsageError(f"{wanted}, found {name} alone; give [{name}()]")
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise UsageError(f"{wanted}, found {type(given).__name__}; give objects of falconet.Callback in a list")
+    callbacks = tuple(given)
+    for callback in callbacks:
+        if isinstance(callback, type) and _is_callback_class(callback):
+            raise UsageError(f"{wanted}, found the class {callback.__name__} in it; give {callback.__name__}()")
+        if not isinstance(callback, Callback):
+            found = type(callback).__name__
+            raise UsageError(f"{wanted}, found {found} in it; derive its class from falconet.Callback")
+    return callbacks
+
+
+def _is_callback_class(item: object) -> bool:
+    """Whether a class was given in place of an object of it."""
+    return isinstance(item, type) and issubclass(item, Callback)

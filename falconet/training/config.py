@@ -1,11 +1,12 @@
 """TrainConfig: everything that decides how weights change. Importing it does not import torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from falconet.errors import ConfigError
-from falconet.renames import DEFAULT_BETAS, accept_renamed_fields
-from falconet.schema import check_finite_fields
+from falconet.renames import DEFAULT_BETAS, accept_renamed_fields, rename_section
+from falconet.schema import check_fields, take_config
 
 MARGIN_LOSSES = ("cosface", "arcface")
 """Losses that need an output layer of cosines."""
@@ -152,6 +153,7 @@ class TrainConfig:
     """Seed of initial weights, order of samples, augmentation and dropout."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("epochs", "batch_size"):
             require(getattr(self, name) >= 1, name, "1 or more", getattr(self, name))
         require(self.patience is None or self.patience >= 1, "patience", "1 or more, or null", self.patience)
@@ -183,7 +185,15 @@ class TrainConfig:
         decay = self.ema_decay
         require(decay is None or 0 < decay < 1, "ema_decay", "between 0 and 1, or null", decay)
         require(0 <= self.seed < 2**31, "seed", "0 to 2147483647", self.seed)
-        check_finite_fields(self)
+
+
+def read_training(given: TrainConfig | Mapping[str, Any] | None, argument: str) -> TrainConfig:
+    """Return the configuration that a function was given: a TrainConfig, a mapping of what differs, or None.
+
+    Raises UsageError for anything else, UnknownNameError and ConfigError for what is no setting, each by `argument`.
+    """
+    named = rename_section("training", given) if isinstance(given, Mapping) else given
+    return take_config(TrainConfig, named, argument)
 
 
 def warn_balance(config: TrainConfig) -> tuple[str, ...]:

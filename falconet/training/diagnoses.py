@@ -369,7 +369,7 @@ def _find_rise(case: _RunHistory) -> Diagnosis | None:
         f"Validation loss was lowest in epoch {lowest.epoch}, {lowest.val_loss:.3g}, and is {end:.3g} after {since} "
         f"more; validation accuracy went from {before:.1%} to {after:.1%}."
     )
-    remedy = f"Train for fewer epochs (--epochs {lowest.epoch}), or stop by itself with --set training.patience=5."
+    remedy = f"Set training.epochs={lowest.epoch}, or let it stop by itself: set training.patience=5."
     if after > before + _SAME_ACCURACY:
         remedy = (
             "Accuracy still rises, but confidence is too high: set training.label_smoothing=0.1, or get more samples."

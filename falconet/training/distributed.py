@@ -98,7 +98,7 @@ def init_process_group() -> Iterator[ProcessGroup]:
             raise
         raise LostProcessError(
             "another process of this run has ended or cannot be reached, so that it cannot go on; see what that one "
-            "said, and start all of them again with --resume"
+            "said, and start all of them again with if_exists='resume'"
         ) from error
     finally:
         dist.destroy_process_group()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from falconet import interruption
 from falconet.data.loader import Loader, Sampler, epoch_seed
-from falconet.errors import ConfigError, DataError, DivergedError, OutOfMemoryError, lacks_memory
+from falconet.errors import ConfigError, DataError, DivergedError, OutOfMemoryError, UsageError, lacks_memory
 from falconet.memory import kept_memory
 from falconet.schema import to_mapping
 from falconet.spec import TaskName
@@ -25,9 +25,9 @@ from falconet.tasks import TASKS, Task
 from falconet.tasks.losses import Loss
 from falconet.training.acceleration import check_acceleration, resize
 from falconet.training.batches import Batches, make_batches
-from falconet.training.callbacks import Callback, EpochRow
+from falconet.training.callbacks import Callback, EpochRow, list_callbacks
 from falconet.training.checkpoints import load_checkpoint, save_checkpoint
-from falconet.training.config import CHANGEABLE_ON_RESUME, TrainConfig
+from falconet.training.config import CHANGEABLE_ON_RESUME, TrainConfig, read_training
 from falconet.training.devices import DevicePolicy, choose_device_policy
 from falconet.training.distillation import DistillationLoss, logit_distillation_loss
 from falconet.training.distributed import SINGLE_PROCESS, ProcessGroup
@@ -57,6 +57,10 @@ class FitResult:
     message: str = ""
     """Where and how the run diverged; empty where it did not."""
 
+    def __repr__(self) -> str:
+        best = f", best epoch {self.best_epoch}, val accuracy {self.best.val_accuracy:.1%}" if self.best else ""
+        return f"FitResult({self.ending}, epochs {len(self.history)}{best})"
+
     @property
     def best(self) -> EpochRow | None:
         """The row of the best epoch; None: no epoch was completed."""
@@ -85,7 +89,7 @@ def fit(  # noqa: PLR0913 - one for each thing that training follows from
     model: nn.Module,
     train: Batches | Iterable[Any],
     val: Batches | Iterable[Any],
-    config: TrainConfig,
+    config: TrainConfig | Mapping[str, Any] | None = None,
     *,
     task: TaskName = "classification",
     class_weights: Tensor | None = None,
@@ -99,7 +103,8 @@ def fit(  # noqa: PLR0913 - one for each thing that training follows from
 
     `train` and `val` are loaders of Falconet, or any iterables of `(x, y)` batches that can be iterated anew in each
     epoch, such as torch's DataLoader or a list: inputs as the network takes them, and class numbers. The shuffling of a
-    DataLoader then follows from `config.seed`; the batch size is the iterable's own.
+    DataLoader then follows from `config.seed`; the batch size is the iterable's own. `config` may be a mapping of what
+    differs from the defaults of `TrainConfig`, such as `{"epochs": 2}`; None: these defaults.
 
     The best epoch has the highest validation accuracy; of equals, the lowest validation loss; or it is simply the last
     one, with `config.restore="last"`. The method `advance` of a model that has one is called before each step; see
@@ -113,8 +118,14 @@ def fit(  # noqa: PLR0913 - one for each thing that training follows from
     In a `process_group`, each process calls this with the same model and configuration, and with loaders that give it
     its part of every batch; each ends with the same weights. Raises ConfigError where the configuration does not suit
     the network or the machine, DataError for a loader without batches or with batches that the network cannot take,
-    UsageError for an object that is no loader, OutOfMemoryError, and what callbacks raise.
+    UsageError for an object that is no loader, network, configuration or list of callbacks, OutOfMemoryError, and what
+    callbacks raise.
     """
+    if not isinstance(model, nn.Module):
+        raise UsageError(
+            f"model: wanted an nn.Module, found {type(model).__name__}; of a falconet.Model, give model.module"
+        )
+    config, callbacks = read_training(config, "config"), list_callbacks(callbacks)
     train, val = (make_batches(name, loader, model, config.seed) for name, loader in (("train", train), ("val", val)))
     for name, loader in (("train", train), ("val", val)):
         check_batches(name, loader)
@@ -247,9 +258,7 @@ def _run_epochs(state: TrainState, context: TrainContext) -> tuple[_Ending, str]
         if not is_out_of_memory(error):
             raise
         size = config.batch_size
-        remedy = (
-            f"try --set training.batch_size={size // 2}" if size > 1 else "even one sample needs more than there is"
-        )
+        remedy = f"set training.batch_size={size // 2}" if size > 1 else "even one sample needs more than there is"
         raise OutOfMemoryError(f"out of memory in batches of {size}: {remedy}") from error
     except DivergedError as error:
         return "diverged", str(error)

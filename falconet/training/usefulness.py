@@ -153,7 +153,7 @@ def no_better_than(
     )
     remedy = (
         "Do not use it yet: see whether samples show what is to be told apart, check the labels (`falconet data "
-        "--label-errors`), train longer, or begin with published weights, or others (--pretrained)"
+        "--label-errors`), train longer, or begin with published weights, or others (model.pretrained)"
     )
     if right.mean() > baseline_right.mean():
         remedy = "More validation samples (data.val_fraction) would tell whether it is better; more for training help"
@@ -235,7 +235,7 @@ def _find_imbalance(outcome: Outcome) -> Diagnosis | None:
         f"{outcome.classes[largest]} has {many:,} training samples and {outcome.classes[smallest]} {few:,}, "
         f"{many / few:.0f} : 1; {seen}."
     )
-    remedy = "Train with --class-weights balanced, and read macro recall rather than accuracy."
+    remedy = "Set training.class_weights=balanced, and read macro recall rather than accuracy."
     return Diagnosis("imbalanced", outcome.classes[smallest], 0, evidence, remedy)
 
 
@@ -248,7 +248,7 @@ def _find_shrunk_images(outcome: Outcome) -> Diagnosis | None:
         f"Training images are {side} pixels long (by their medians) and the network sees {seen}, 1 of "
         f"{(side / seen) ** 2:.0f} pixels: what is smaller than {2 * side / seen:.0f} pixels of an image is lost."
     )
-    remedy = f"Try --set model.input_size={2 * seen}, or begin with published weights (--pretrained) at their size."
+    remedy = f"Set model.input_size={2 * seen}, or begin with published weights (model.pretrained) at their size."
     return Diagnosis("shrunk_images", "", 0, evidence, remedy)
 
 
@@ -262,4 +262,4 @@ def _advise_balance(outcome: Outcome) -> str:
     """Return remedies for a class with low recall that were not used yet."""
     if outcome.balanced:
         return "Get more samples of it, and look at what is predicted instead: `falconet evaluate` lists confusions."
-    return "Train with --class-weights balanced, get more samples of it, and look at what is predicted instead."
+    return "Set training.class_weights=balanced, get more samples of it, and look at what is predicted instead."

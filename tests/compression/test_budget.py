@@ -21,8 +21,8 @@ from falconet.training import TrainConfig
     [
         ({"max_bytes": 0}, "max_bytes: wanted above 0, found 0"),
         ({"max_drop": -1.0}, "max_drop: wanted 0 to 100 points of accuracy, found -1"),
-        ({"max_drop": float("nan")}, "max_drop: wanted 0 to 100"),
-        ({"seconds": float("inf")}, "seconds: wanted above 0"),
+        ({"max_drop": float("nan")}, "max_drop: wanted a finite number, found nan"),
+        ({"seconds": float("inf")}, "seconds: wanted a finite number, found inf"),
         ({"max_latency_ms": -2.0}, "max_latency_ms: wanted above 0"),
     ],
 )

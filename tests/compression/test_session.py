@@ -140,10 +140,11 @@ def test_a_stopped_search_goes_on_to_the_same_files(trained: RunResult, tmp_path
 @pytest.mark.parametrize("end", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.full)])
 def test_killed_in_the_middle_of_a_trial_it_goes_on(trained: RunResult, tmp_path: Path, end: signal.Signals) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "falconet", "compress", str(trained.out), "digits", "--out", str(out)]
+    command = [sys.executable, "-m", "tests.plain", "compress", str(trained.out), "digits", "--out", str(out)]
     command += ["--max-size", "60kB", "--epochs", "3"]
     command += ["--set", "compression.sensitivity=false", "--set", "compression.refinements=0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if "epoch 2/3" in line:
@@ -153,7 +154,7 @@ def test_killed_in_the_middle_of_a_trial_it_goes_on(trained: RunResult, tmp_path
     assert process.returncode in {-signal.SIGKILL, 1}
     assert "Traceback" not in told
     assert ("--resume goes on" in told) is (end == signal.SIGINT)
-    done = subprocess.run([*command, "--resume", "--json"], capture_output=True, text=True, check=True)
+    done = subprocess.run([*command, "--resume", "--json"], cwd=root, capture_output=True, text=True, check=True)
     assert "goes on after epoch 2 of 3" in done.stderr
     assert json.loads(done.stdout)["bytes_after"] <= 60_000
 

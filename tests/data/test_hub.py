@@ -348,11 +348,11 @@ def test_groups_follow_from_their_values(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "config", "message"),
     [
-        (TWO, {}, r"wanted one column of texts, found sentence1, sentence2, who: say --set data\.columns\.text=NAME"),
+        (TWO, {}, r"wanted one column of texts, found sentence1, sentence2, who: set data\.columns\.text=NAME"),
         (
             {"text": ["x"], "fine": ["a"], "coarse": ["b"]},
             {},
-            r"wanted one column of class names or whole numbers, found fine, coarse: say --set data.columns.label=",
+            r"wanted one column of class names or whole numbers, found fine, coarse: set data.columns.label=",
         ),
         ({"text": ["x"]}, {}, "wanted one column of class names or whole numbers, found none"),
         ({"text": ["x"], "label": ["a"]}, {"kind": "series"}, "wanted one column of lists of numbers, found none"),

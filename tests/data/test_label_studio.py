@@ -303,14 +303,14 @@ def test_memory_is_foreseen(tmp_path: Path, task: dict[str, Any]) -> None:
 
 def test_steps_that_repeat_much_are_refused(tmp_path: Path) -> None:
     task = {"data": {"series": [0] * 5_000, **{f"key {number}": "x" for number in range(50)}}}
-    with pytest.raises(DataError, match=r"--set data\.max_bytes="):
+    with pytest.raises(DataError, match=r"or set data\.max_bytes="):
         tabulate(tmp_path / "wide.json", [task], lambda _: False, max_bytes=1_000_000)
 
 
 def test_large_files_are_refused_before_they_fill_the_memory(tmp_path: Path) -> None:
     path = tmp_path / "large.json"
     path.write_text(json.dumps([text_task(1)] * 100))
-    with pytest.raises(DataError, match=r"--set data\.max_bytes="):
+    with pytest.raises(DataError, match=r"or set data\.max_bytes="):
         read_tasks(path, max_bytes=10_000)
 
 

@@ -260,11 +260,11 @@ def test_configured_column_that_is_not_there(tmp_path: Path) -> None:
     [
         (
             {"text": ["p", "q", "r"], "title": ["s", "t", "u"]},
-            "wanted a column of labels, found text, title; name it by",
+            "wanted a column of labels, found text, title; name it: set data.columns.label=NAME",
         ),
         (
             {"text": list("pqrs"), "one": list("abab"), "two": list("aabb")},
-            "several that could be: one, two; name it by",
+            "several that could be: one, two; name it: set data.columns.label=NAME",
         ),
         ({"label": ["a", "b"], "number": [1, 2]}, "wanted texts, paths or series in its columns, found label, number"),
     ],
@@ -272,7 +272,7 @@ def test_configured_column_that_is_not_there(tmp_path: Path) -> None:
 def test_tables_without_labels_or_samples(tmp_path: Path, columns: dict[str, list[Any]], message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         read(write(tmp_path / "t.csv", columns))
-    assert "--set data.columns." in str(caught.value)
+    assert "set data.columns." in str(caught.value)
 
 
 def test_only_unusable_rows(tmp_path: Path) -> None:
@@ -651,7 +651,7 @@ def test_numbers_as_other_languages_write_them(tmp_path: Path) -> None:
 
 def test_categories_are_no_texts_and_ids_name_files(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", {"id": ["b1", "c2", "d3", "e4"], "sex": list("FMFM"), "breed": list("xyxy")})
-    with pytest.raises(DataError, match=r"--set data\.columns\.text=NAME"):
+    with pytest.raises(DataError, match=r"set data\.columns\.text=NAME"):
         read(path, label="breed")
     write_images(tmp_path, ["train/b1.png", "train/c2.png", "train/d3.png", "train/e4.png"])
     dataset = read(path, label="breed")

@@ -238,7 +238,7 @@ def test_a_file_with_a_good_header_is_kept_until_it_is_decoded(damaged: Path) ->
 
 def test_strict_reading_decodes_everything_and_refuses_unreadable_files(damaged: Path) -> None:
     with pytest.raises(
-        DataError, match=r"2 unreadable files, the first light/empty\.png \(empty file.*leave out --strict"
+        DataError, match=r"2 unreadable files, the first light/empty\.png \(empty file.*leave out strict"
     ):
         load_dataset(damaged, config=DataConfig(strict=True))
     (damaged / "light" / "empty.png").unlink()

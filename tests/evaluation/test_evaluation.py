@@ -308,7 +308,7 @@ def test_strict_refuses_unreadable_files(trained: RunResult, make_folder: Folder
     folder = make_folder(classes=("3", "7"))
     (folder / "3" / "bad.png").write_bytes(b"")
     assert len(evaluate(trained.out, folder, split="all").unreadable) == 1
-    with pytest.raises(DataError, match=r"1 unreadable files.*--strict"):
+    with pytest.raises(DataError, match=r"1 unreadable files.*leave out strict"):
         evaluate(trained.out, folder, split="all", settings={"strict": True})
 
 

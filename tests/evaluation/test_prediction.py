@@ -245,7 +245,9 @@ def test_images_of_a_table(images: Artifact, pictures: np.ndarray, folder: Path)
 
 def test_texts_are_not_taken_for_files_of_images(images: Artifact, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("remark\nripe plums\nsour pears\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"t\.csv: wanted paths of images in its columns, found remark; name them by"):
+    with pytest.raises(
+        DataError, match=r"t\.csv: wanted paths of images in its columns, found remark; name them: set "
+    ):
         predict(images, tmp_path / "t.csv")
 
 
@@ -269,7 +271,7 @@ def test_inputs_of_other_kinds_are_listed_beside_good_ones(
     assert len(found.predictions) == 1
     assert [item.reason for item in found.skipped] == [
         "wanted image data, as the model takes, found series",
-        "wanted paths of images in its columns, found words, more; name them by --set data.columns.path=NAME",
+        "wanted paths of images in its columns, found words, more; name them: set data.columns.path=NAME",
     ]
 
 

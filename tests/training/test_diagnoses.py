@@ -83,7 +83,7 @@ def test_validation_loss_that_rises_for_long_is_named(epochs: int, loss: float, 
             "Validation loss was lowest in epoch 4, 0.4, and is 0.45 after 26 more; validation accuracy went from "
             "80.0% to 80.0%."
         )
-        assert "--epochs 4" in diagnosis.remedy
+        assert "training.epochs=4" in diagnosis.remedy
         assert "training.patience" in diagnosis.remedy
 
 

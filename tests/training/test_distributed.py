@@ -82,7 +82,10 @@ def torchrun(processes: int, *command: str, timeout: float = 300) -> subprocess.
     launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", f"--master-port={port}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     started = [*launcher, *command] if processes > 1 else [sys.executable, *command]
-    return subprocess.run(started, capture_output=True, text=True, env=environment, timeout=timeout, check=False)
+    root = Path(__file__).parents[2]
+    return subprocess.run(
+        started, cwd=root, capture_output=True, text=True, env=environment, timeout=timeout, check=False
+    )
 
 
 Settings = tuple[int, str, str, float]
@@ -145,7 +148,7 @@ def test_batch_normalization_in_bfloat16(fit_in_one_and_two: Fits) -> None:
 def train(processes: int, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
     # Without the dashes, torchrun takes --log for one of its own options.
     dashes = ["--"] if processes > 1 else []
-    module = ["-m", *dashes, "falconet", "train", "digits", "--model", "lenet_relu", "--out", str(out), *more]
+    module = ["-m", *dashes, "tests.plain", "train", "digits", "--model", "lenet_relu", "--out", str(out), *more]
     return torchrun(processes, *module)
 
 

@@ -20,6 +20,7 @@ from falconet import load_artifact
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).parent.parent.parent
 ADDRESSES = ("10.213.0.1", "10.213.0.2")
 PORT = 29533
 NETWORK = ["--model", "lenet300_100", "--set", "training.precision=fp32", "--set", "augmentation=none"]
@@ -68,6 +69,7 @@ class Host:
                 env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": self.name},
                 stdout=log,
                 stderr=log,
+                cwd=ROOT,
             )
 
     def log(self, folder: Path) -> Path:
@@ -123,12 +125,12 @@ def read_losses(out: Path) -> list[float]:
 
 def test_two_hosts_have_the_losses_of_one_process(tmp_path: Path, hosts: tuple[Host, Host]) -> None:
     options = [*NETWORK, "--epochs", "2"]
-    running = [host.start(tmp_path, ["-m", "falconet"], options) for host in hosts]
+    running = [host.start(tmp_path, ["-m", "tests.plain"], options) for host in hosts]
     for host, process in zip(hosts, running, strict=True):
         assert process.wait(timeout=180) == 0, host.log(tmp_path).read_text()
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [ADDRESSES[0]]
-    alone = [sys.executable, "-m", "falconet", "train", "digits", "--out", str(tmp_path / "alone"), *options]
-    subprocess.run(alone, check=True, capture_output=True, timeout=180)
+    alone = [sys.executable, "-m", "tests.plain", "train", "digits", "--out", str(tmp_path / "alone"), *options]
+    subprocess.run(alone, cwd=ROOT, check=True, capture_output=True, timeout=180)
     losses = read_losses(tmp_path / ADDRESSES[0])
     assert len(losses) == 4
     assert losses == pytest.approx(read_losses(tmp_path / "alone"), abs=1e-5)

@@ -66,7 +66,7 @@ def test_a_class_that_is_never_found_says_whether_it_is_ever_answered() -> None:
     wrong = find(make_outcome([[90, 10, 3], [10, 90, 0], [9, 0, 0]]), "class_without_recall")
     assert never.evidence == ("Not one validation sample was found of scratch (9); it is never answered.")
     assert "never answered" not in wrong.evidence
-    assert "--class-weights balanced" in never.remedy
+    assert "training.class_weights=balanced" in never.remedy
     both = find(make_outcome([[90, 10, 0, 0], [10, 90, 0, 0], [9, 0, 0, 0], [8, 0, 0, 0]]), "class_without_recall")
     assert (both.subject, both.epoch) == ("", 7)
     assert "scratch (9), hole (8)" in both.evidence
@@ -155,7 +155,7 @@ def test_imbalance_names_the_flag_unless_it_was_set() -> None:
     assert found.evidence == (
         "ok has 1,400 training samples and dent 100, 14 : 1; 94 of 100 validation samples of dent are found."
     )
-    assert "--class-weights balanced" in found.remedy
+    assert "training.class_weights=balanced" in found.remedy
     assert name(replace(outcome, balanced=True)) == []
     assert name(make_outcome(GOOD, train=[999, 100])) == []
 
@@ -168,8 +168,8 @@ def test_photographs_that_become_thumbnails(side: int | None, found: bool) -> No
         only = find(outcome, "shrunk_images")
         assert "640 pixels" in only.evidence
         assert "1 of 178 pixels" in only.evidence
-        assert "--set model.input_size=96" in only.remedy
-        assert "--pretrained" in only.remedy
+        assert "Set model.input_size=96" in only.remedy
+        assert "model.pretrained" in only.remedy
         assert only.title == "shrunk images"
 
 

@@ -214,7 +214,7 @@ def _choose_options(found: Pretrained) -> Pretrained:
     fitting = [candidate for candidate in candidates if not find_pretrained_mismatch(candidate)]
     if len(fitting) < len(candidates):
         return (fitting or candidates)[0]
-    note = "stem=imagenet, though the weights' shapes would fit stem=small too (--set model.options.stem=small)"
+    note = "stem=imagenet, though the weights' shapes would fit stem=small too (set model.options.stem=small)"
     return replace(fitting[0], notes=(note,))
 
 
