@@ -196,17 +196,18 @@ class Artifact:
             return model
 
     def follow_module(self) -> Artifact:
-        """Return the artifact of the weights that `model` has now, and set it to eval mode.
+        """Return the artifact of the weights that `model` has now.
 
-        Weights that were changed belong to no folder and no coded file, so that a report or card of the earlier ones
-        does not go with them. Raises ArtifactError where they no longer fit the configuration.
+        Where they are others than those that it was built with, the network goes with the new artifact, whose logits
+        nothing has calibrated, and which has no coded file. Raises ArtifactError for weights that do not fit the
+        configuration, are no numbers, or are not on the CPU in single precision.
         """
         model = vars(self).get("model")  # Without building one that nobody has asked for.
         if model is None:
             return self
         import torch
 
-        found = model.eval().state_dict()
+        found: dict[str, Tensor] = model.state_dict()
         shapes, wanted = ({(name, tensor.shape) for name, tensor in some.items()} for some in (found, self.weights))
         if shapes != wanted:
             name, _ = min(shapes ^ wanted)
@@ -214,11 +215,18 @@ class Artifact:
                 f"module: wanted the tensors of {self.config.architecture}, found {name} added, removed or of another "
                 "shape; a network whose layers are changed is one of your own, which torch.save keeps"
             )
-        if all(torch.equal(found[name].cpu(), tensor) for name, tensor in self.weights.items()):
+        for tensor in found.values():
+            strange = tensor.is_floating_point() and tensor.dtype != torch.float32
+            if strange or tensor.device.type != "cpu":
+                what = f"{tensor.dtype} on {tensor.device}".removeprefix("torch.")
+                raise ArtifactError(f"module: wanted float32 on the CPU, found {what}; call module.float().cpu() first")
+        if all(torch.equal(found[name], tensor) for name, tensor in self.weights.items()):
             return self
-        weights = {name: tensor.detach().cpu().clone() for name, tensor in found.items()}
-        changed = dataclasses.replace(self, weights=weights, coded=None, path=None)
-        vars(changed)["model"] = model
+        _check_finite(found)
+        weights = {name: tensor.detach().clone() for name, tensor in found.items()}
+        config = dataclasses.replace(self.config, calibration_temperature=1.0)
+        changed = dataclasses.replace(self, config=config, weights=weights, coded=None)
+        vars(changed)["model"] = vars(self).pop("model")
         return changed
 
     @cached_property
@@ -299,8 +307,11 @@ def open_artifact(model: object) -> Artifact:
     """
     if isinstance(model, Artifact):
         return model
-    if isinstance(model, HoldsArtifact):
-        return model.artifact
+    if isinstance(found := getattr(model, "artifact", None), Artifact):
+        # Its network may come from somebody's own loop, in training mode.
+        if "model" in vars(found):
+            found.model.eval()
+        return found
     if isinstance(model, str | Path):
         return load_artifact(model)
     wanted = "a falconet.Model, or the path of a trained model's folder or file"
@@ -423,7 +434,9 @@ def _check_finite(weights: Mapping[str, Tensor]) -> None:
     for name, tensor in weights.items():
         known = tensor.dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
         if known and tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
-            raise ArtifactError(f"wanted weights that are numbers, found NaN or infinity in {name}: train it again")
+            raise ArtifactError(
+                f"wanted weights that are numbers, found NaN or infinity in {name}: train it again, or load it anew"
+            )
 
 
 @contextmanager

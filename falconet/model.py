@@ -61,8 +61,7 @@ class Model:
     def artifact(self) -> Artifact:
         """The model's artifact: configuration, weights and tokenizer, as in its folder.
 
-        Where `module` was trained further, or changed in another way, it has the new weights; and `module` is in eval
-        mode again, since every method and function begins here.
+        Where the weights of `module` were changed, it has the new ones, not calibrated; its origin is that of the old.
         """
         self._artifact = self._artifact.follow_module()
         return self._artifact
@@ -87,6 +86,7 @@ class Model:
         """The network with its weights, in eval mode, from prepared inputs to logits.
 
         What it learns in a loop of one's own is the model's: each method uses, and `save` writes, the weights it has.
+        Methods that predict leave it in eval mode, so that one's own epochs begin with `train()`, as usual in torch.
         """
         return self._artifact.model
 

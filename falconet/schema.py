@@ -282,7 +282,8 @@ def check_fields(config: Any) -> None:
     hints = typing.get_type_hints(type(config))
     for field in dataclasses.fields(config):
         found = getattr(config, field.name)
-        value = read_value(hints[field.name], found, field.name)
+        # Numbers and arrays of NumPy as Python has them.
+        value = read_value(hints[field.name], found.tolist() if hasattr(found, "tolist") else found, field.name)
         if value is not found:
             object.__setattr__(config, field.name, value)
     check_finite_fields(config)

@@ -515,6 +515,49 @@ def test_a_compressed_model_that_learns_more_is_saved_with_its_new_weights(run: 
     assert not (tmp_path / "model.fnet").exists()
 
 
+def test_weights_that_are_no_numbers_replace_nothing(run: Run, tmp_path: Path) -> None:
+    run.model.save(tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    model = falconet.load(tmp_path)
+    with torch.no_grad():
+        next(model.module.parameters()).fill_(float("nan"))
+    with pytest.raises(ArtifactError, match="wanted weights that are numbers, found NaN or infinity in"):
+        model.save(tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+def test_a_module_in_another_precision_is_refused(run: Run, dataset: Dataset) -> None:
+    model = Model(open_artifact(run.out))
+    model.module.double()
+    with pytest.raises(
+        ArtifactError, match=r"module: wanted float32 on the CPU, found float64 on cpu; call module\.float"
+    ):
+        model.artifact  # noqa: B018
+    model.module.float()
+    assert len(model.predict(dataset.test)) == len(dataset.test)
+
+
+def test_an_artifact_keeps_its_own_weights(run: Run, dataset: Dataset) -> None:
+    artifact = open_artifact(run.out)
+    model = Model(replace(artifact, config=replace(artifact.config, calibration_temperature=2.5)))
+    before, expected = model.artifact, model.predict_proba(dataset.test)
+    with torch.no_grad():
+        next(model.module.parameters()).mul_(-1)
+    assert not np.array_equal(model.predict_proba(dataset.test), expected)
+    assert np.array_equal(Model(before).predict_proba(dataset.test), expected)
+    assert model.artifact.path == before.path, "or its settings of augmentation were lost"
+    assert model.artifact.config.calibration_temperature == 1, "or other logits were called calibrated"
+
+
+def test_a_split_of_the_source_s_own_counts_for_no_other() -> None:
+    x, y = make_arrays(100)
+    x[1] = x[0]
+    x[1, 0, 0] += 1  # A near duplicate.
+    dataset = Dataset.from_arrays(x, y, test=make_arrays(400, seed=1))
+    assert len(dataset.val) >= 9
+    assert not [note for note in dataset.notes if "samples instead of about" in note]
+
+
 def test_a_module_whose_layers_are_others_is_refused(run: Run, tmp_path: Path) -> None:
     model = Model(open_artifact(run.out))
     model.module.add_module("further", nn.Linear(2, 2))

@@ -169,7 +169,7 @@ def test_what_is_no_path_is_refused(asked: object, found: str) -> None:
 
 @pytest.mark.parametrize("source", [np.zeros((2, 4, 4)), ["digits"], None, 7])
 def test_a_source_is_a_name_or_a_path(source: object) -> None:
-    with pytest.raises(UsageError, match=f"source: wanted a name.*found {type(source).__name__}"):
+    with pytest.raises(UsageError, match=f"source: wanted the name.*found {type(source).__name__}"):
         check_source(source)
 
 

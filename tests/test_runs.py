@@ -515,6 +515,7 @@ storage.Path.replace = replace
 assert run(root / "whole", -1) == 0
 for write in itertools.count(1, step):
     if (code := run(root / str(write), write)) == 0:
+        print(write)
         break
     assert code == 9, (write, code)
     assert run(root / str(write), -1) == 0, write
@@ -531,7 +532,7 @@ def test_killed_at_any_write_a_run_resumes_to_the_same_files(step: int, tmp_path
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     whole, *killed = sorted(tmp_path.iterdir(), key=lambda folder: folder.name != "whole")
-    assert len(killed) * step > 10, "or hardly a file was written"
+    assert int(done.stdout.split()[-1]) > 10, "or hardly a file was written"
     for out in killed:
         for name in ("model.safetensors", "config.json", "config.yaml"):
             assert (out / name).read_bytes() == (whole / name).read_bytes(), (out, name)

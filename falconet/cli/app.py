@@ -170,18 +170,25 @@ _OPTIONS = {
     "leave tta out": "leave --tta out",
 }
 """What errors advise in terms of functions -> the same on the command line."""
-_SETTING = re.compile(r"(?<![-\w])set (?=(?:augmentation|compression|data|model|training)\.[\w.]+=)")
-"""What stands before a setting with its value where an error advises one."""
+_SETTING = re.compile(r"(?<![-\w'\"])([Ss])et (?=(?:augmentation|compression|data|model|training)\.[\w.]+=)")
+"""What stands before a setting with its value where one is advised, and not quoted."""
+
+
+def name_settings(text: str) -> str:
+    """Return an advice in the words of the command line, on which settings are options."""
+    return _SETTING.sub(lambda found: "--set " if found[1] == "s" else "Try --set ", text)
 
 
 def _name_option(message: str, arguments: list[str]) -> str:
     """Return an error in the words of the command line: the options of its verb, where it names arguments."""
     for argument, option in _OPTIONS.items():
         message = message.replace(argument, option)
-    message = _SETTING.sub("--set ", message)
     name, colon, rest = message.partition(": ")
     if name in {argument.rstrip("/") for argument in arguments[1:]}:
-        return message  # It begins with what the user named, such as a folder, whatever options are called.
+        # It begins with what the user named, such as a folder, whatever options are called.
+        return f"{name}{colon}{name_settings(rest)}"
+    message = name_settings(message)
+    name, colon, rest = message.partition(": ")
     verb = getattr(typer.main.get_command(app), "commands", {}).get(arguments[0] if arguments else "")
     for parameter in verb.params if verb is not None else ():
         option = parameter.opts[0]

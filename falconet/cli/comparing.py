@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from falconet.cli.app import Assignments, DataRoot, Debug, Follow, Groups, Json, Source, Strict, app, merge_data_flags
+from falconet.cli.app import (
+    Assignments,
+    DataRoot,
+    Debug,
+    Follow,
+    Groups,
+    Json,
+    Source,
+    Strict,
+    app,
+    merge_data_flags,
+    name_settings,
+)
 
 
 @app.command()
@@ -59,10 +71,10 @@ def compare(
     terminal.print_table(COMPARISON_COLUMNS, [format_row(row) for row in result.rows if not row.failed])
     for row in result.rows:
         if row.failed:
-            terminal.print_line(f"{row.model} failed: {row.failed}")
+            terminal.print_line(f"{row.model} failed: {name_settings(row.failed)}")
     terminal.print_line()
     terminal.print_table(PAIR_COLUMNS, [format_pair(pair) for pair in result.pairs])
     for note in result.notes:
-        terminal.print_line(note)
+        terminal.print_line(name_settings(note))
     terminal.print_line()
     terminal.print_line(f"◆ on the Pareto front of validation accuracy and cost; all of it: {out / 'comparison.html'}")

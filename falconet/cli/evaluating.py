@@ -23,6 +23,7 @@ from falconet.cli.app import (
     app,
     ask_data,
     check_picture,
+    name_settings,
 )
 from falconet.errors import UnknownNameError, UsageError
 
@@ -134,7 +135,7 @@ def evaluate(
         write_figure(draw_robustness(result.robustness), plot)
         terminal.print_note(f"plot: {plot}")
     for note in result.notes:
-        terminal.print_note(note)
+        terminal.print_note(name_settings(note))
     terminal.print_left_out(result.ignored, result.unreadable)
     if json:
         from falconet.schema import to_mapping
@@ -306,9 +307,9 @@ def _print_skipped(result: Predictions) -> None:
     from falconet.data.files import describe_ignored
 
     for note in result.notes:
-        terminal.print_note(note)
+        terminal.print_note(name_settings(note))
     for item in result.skipped[:_MAX_SKIPPED]:
-        terminal.print_note(f"skipped {item.file}: {item.reason}")
+        terminal.print_note(f"skipped {item.file}: {name_settings(item.reason)}")
     if len(result.skipped) > _MAX_SKIPPED:
         terminal.print_note(f"skipped {len(result.skipped) - _MAX_SKIPPED:,} more; --json lists all")
     if result.ignored:

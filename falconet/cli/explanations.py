@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from falconet.cli.app import Assignments, DataRoot, Debug, Follow, Json, ModelFolder, Strict, app, ask_data
+from falconet.cli.app import (
+    Assignments,
+    DataRoot,
+    Debug,
+    Follow,
+    Json,
+    ModelFolder,
+    Strict,
+    app,
+    ask_data,
+    name_settings,
+)
 from falconet.errors import UsageError
 
 if TYPE_CHECKING:
@@ -98,7 +109,7 @@ def _print_result(result: Explanations | Examination) -> None:
 
     found = result if isinstance(result, Explanations) else result.explanations
     for file in found.skipped:
-        terminal.print_note(f"skipped {file.file}: {file.reason}")
+        terminal.print_note(f"skipped {file.file}: {name_settings(file.reason)}")
     if found.ignored:
         terminal.print_note(f"ignored: {describe_ignored(found.ignored)}")
     for item in found.items:

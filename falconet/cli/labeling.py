@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from falconet.cli.app import Assignments, DataRoot, Debug, Follow, Groups, Json, Source, Strict, app, ask_data
+from falconet.cli.app import (
+    Assignments,
+    DataRoot,
+    Debug,
+    Follow,
+    Groups,
+    Json,
+    Source,
+    Strict,
+    app,
+    ask_data,
+    name_settings,
+)
 
 
 @app.command()
@@ -54,10 +66,10 @@ def label(
         terminal.print_json(to_mapping(done))
         return
     for note in done.notes:
-        terminal.print_note(note)
+        terminal.print_note(name_settings(note))
     if done.skipped:
         first = done.skipped[0]
-        terminal.print_note(f"skipped {len(done.skipped):,}, the first: {first.file}: {first.reason}")
+        terminal.print_note(f"skipped {len(done.skipped):,}, the first: {first.file}: {name_settings(first.reason)}")
     terminal.print_line(
         f"{done.labeled:,} samples with labels, {len(done.label_errors):,} likely wrong ones on the page; "
         f"{done.unlabeled:,} without, {len(done.next):,} to label next"

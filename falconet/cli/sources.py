@@ -20,6 +20,7 @@ from falconet.cli.app import (
     app,
     ask_data,
     check_picture,
+    name_settings,
 )
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def _print_facts(report: DataReport) -> None:
     if report.columns:
         terminal.print_line(terminal.describe_columns(report.columns))
     for note in report.notes:
-        terminal.print_line(note)
+        terminal.print_line(name_settings(note))
     splits = [f"{name} {n:,}{' (random split)' if name in report.made else ''}" for name, n in report.splits.items()]
     imbalance = f"; largest class {report.imbalance:.1f} times the smallest" if report.imbalance else ""
     terminal.print_line(f"splits: {', '.join(splits)}{imbalance}")

@@ -22,6 +22,7 @@ from falconet.cli.app import (
     app,
     describe_evaluation,
     merge_data_flags,
+    name_settings,
 )
 from falconet.errors import ConfigError, UsageError
 
@@ -278,7 +279,7 @@ def _announce(plan: Plan, resume: bool) -> None:
     if plan.dataset.columns:
         terminal.print_note(terminal.describe_columns(plan.dataset.columns))
     for note in plan.dataset.notes:
-        terminal.print_note(note)
+        terminal.print_note(name_settings(note))
     if plan.probe_candidates:
         names = [config.model.name for config in (*plan.probe_candidates, plan.config)]
         terminal.print_note(f"candidates: {', '.join(names)} (--model NAME trains one alone)")
@@ -324,7 +325,7 @@ def show_result(
         terminal.print_json({**facts, **evaluated})
         return
     for diagnosis in result.report.log.diagnoses:
-        terminal.print_line(f"{diagnosis.title}: {diagnosis.evidence} {diagnosis.remedy}")
+        terminal.print_line(f"{diagnosis.title}: {diagnosis.evidence} {name_settings(diagnosis.remedy)}")
     terminal.print_line(describe_evaluation(result.test))
     for baseline in result.report.log.baselines:
         low, high = baseline.accuracy_ci

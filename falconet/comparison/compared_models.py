@@ -12,6 +12,7 @@ from typing import Any
 
 from falconet.catalog import HUB_PREFIX, check_source
 from falconet.data import DataConfig, Dataset
+from falconet.data.sources import require_source
 from falconet.errors import ConfigError, PathError, RunExistsError, UsageError
 from falconet.hub import fetch_model
 from falconet.model_files import check_artifact
@@ -157,6 +158,7 @@ def make_shared_config(
     source: str | Path | Dataset, epochs: int | None, recipe: str | None, settings: Settings
 ) -> _SharedConfig:
     """Return the terms of a comparison. Raises UsageError for settings that no run could have."""
+    require_source(source)
     if not isinstance(source, Dataset):
         check_source(source)
     check_sections(settings)

@@ -40,6 +40,7 @@ from falconet.compression.trial import (
 from falconet.data import DataConfig, Dataset, load_dataset
 from falconet.data.augmentation import default_policy
 from falconet.data.loader import Loader, load_inputs
+from falconet.data.sources import require_source
 from falconet.errors import ArtifactError, BudgetError, ConfigError, DataError, RunExistsError, UsageError
 from falconet.evaluation import match_labels
 from falconet.evaluation.evaluation import check_evaluable, restore_data_config
@@ -128,6 +129,7 @@ def compress(
     name = source.source if isinstance(source, Dataset) else source
     if isinstance(model, str | Path):  # A loaded one is whole, even if its folder is not any more.
         check_artifact(model)
+    require_source(source)
     if not isinstance(source, Dataset):
         check_source(source)
     _check_out(out, if_exists, home, name)

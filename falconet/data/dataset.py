@@ -323,7 +323,7 @@ class Split:
 
     def __getitem__(self, index: Any) -> tuple[Any, int] | Split:
         if isinstance(index, slice) or np.ndim(index) == 1:
-            return self.take(np.arange(len(self))[index])
+            return self.take(np.arange(len(self))[list(index) if isinstance(index, tuple) else index])
         index = operator.index(index)
         if not -len(self) <= index < len(self):
             raise IndexError(f"wanted a position below {len(self)}, found {index}")

@@ -229,15 +229,18 @@ def _image_dataset(source: str, splits: Mapping[str, Split], classes: tuple[str,
     arrays = [split.samples for split in splits.values() if isinstance(split.samples, ImageArray)]
     deep = next((array.value_range for array in arrays if array.dtype == "uint16"), None)
     channels = max(shape[2] for shape in shapes)
-    notes = _describe_dark(next(iter(arrays), None))
+    notes = _describe_dark(arrays[0]) if arrays else ()
     return Dataset(source, classes, splits, channels, (height, width), value_range=deep, notes=notes)
 
 
-def _describe_dark(images: ImageArray | None) -> tuple[str, ...]:
-    """Say that images use the darkest quarter of gray levels only, as those do that have 16 levels of their own."""
-    if images is None:
-        return ()
+def _describe_dark(images: ImageArray) -> tuple[str, ...]:
+    """Say that images use the darkest quarter of gray levels only, as those do that have 16 levels of their own.
+
+    Nothing is said of other levels than the usual 256, which somebody has chosen, or the values themselves.
+    """
     black, white = images.value_range or (0.0, 255.0)
+    if (black, white) != (0.0, 255.0):
+        return ()
     highest = float(images.images.max())
     if highest - black >= (white - black) / 4:
         return ()

@@ -154,7 +154,8 @@ def describe_small_splits(dataset: Dataset, config: DataConfig) -> list[str]:
     """
     if any(split.groups is not None for split in dataset.splits.values()):
         return []
-    count = sum(map(len, dataset.splits.values()))
+    # Those that a source has itself give nothing to the others.
+    count = sum(len(dataset.splits[name]) for name in {"train", *dataset.made_splits})
     wanted = {name: round(fraction * count) for name, fraction in _list_fractions(config).items()}
     return [
         f"{name} has {len(dataset.splits[name]):,} samples instead of about {wanted[name]:,}: near duplicates stay on "

@@ -173,9 +173,9 @@ def check_pretrained(name: str, source: str | Path) -> None:
 def _list_weights(name: str) -> str:
     """Return what weights of an architecture there may be, in words."""
     origins = [entry.origin for entry in PUBLISHED if entry.architecture == name]
+    choices = "".join(f"'{origin}', " for origin in origins)
     images = MODALITIES[find_model(name).kinds[0]].axes == 2
-    choices = [f"'{choice}'" for choice in (*origins, *(EXTERNAL if images else ()))]
-    return f"give {', '.join(choices)}, a file or a trained model's folder" if choices else "leave it out"
+    return f"give {choices}a file or a trained model's folder" if origins or images else "leave it out"
 
 
 def choose_kind(name: str, kind: ModalityName | None) -> ModalityName:

@@ -108,11 +108,12 @@ def _simplify_recurrent_layers(network: nn.Module) -> None:
 
 
 class _SimplifiedRecurrent(nn.Module):
-    """A product with the shapes of a recurrent layer's inputs, outputs and states."""
+    """A product with the shapes of a recurrent layer's inputs, outputs and states, of which none is projected."""
 
     def __init__(self, layer: nn.RNNBase) -> None:
         super().__init__()
         self.layer_type = type(layer).__name__
+        self.has_cell = layer.mode == "LSTM"
         self.directions = 2 if layer.bidirectional else 1
         self.num_layers = layer.num_layers
         self.time_axis = 1 if layer.batch_first else 0
@@ -125,7 +126,7 @@ class _SimplifiedRecurrent(nn.Module):
         outputs = x @ self.weight
         ends = outputs.select(self.time_axis, -1).chunk(self.directions, dim=1)
         states = torch.stack(ends * self.num_layers)
-        return outputs, (states, states) if self.layer_type == "LSTM" else states
+        return outputs, (states, states) if self.has_cell else states
 
 
 def _build_graph(network: nn.Module, graph: Any) -> Any:
