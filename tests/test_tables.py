@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from falconet.errors import ConfigError, DataError, MissingExtraError
@@ -130,6 +130,8 @@ def to_lists(table: Table) -> dict[str, list[Any]]:
 def test_csv_is_read_as_it_was_written(
     rows: list[tuple[str, ...]], delimiter: str, end: str, encoding: str, suffix: str
 ) -> None:
+    # A first row of which a column holds a cell again is taken for data, not for names.
+    assume(not any(cell.strip() in {"a", "b,;", "c d"} for row in rows for cell in row))
     written = to_csv([("a", "b,;", "c d"), *rows], delimiter=delimiter, lineterminator=end, quoting=csv.QUOTE_ALL)
     table = read_content(written.encode(encoding), suffix)
     assert to_lists(table) == dict(zip(["a", "b,;", "c d"], map(list, zip(*rows, strict=True)), strict=True))
