@@ -401,6 +401,7 @@ def test_a_model_answers(run: Run, dataset: Dataset, tmp_path: Path) -> None:
     assert repr(model).startswith("Model(lenet_relu, image 1x")
 
 
+@pytest.mark.slow
 def test_evaluating_splits_data_sets_and_models_is_one_thing(run: Run, dataset: Dataset) -> None:
     model = run.model
     assert model.evaluate(dataset.test) == model.evaluate(dataset) == falconet.evaluate(model, dataset.test) == run.test
@@ -565,6 +566,7 @@ def test_a_module_whose_layers_are_others_is_refused(run: Run, tmp_path: Path) -
         model.save(tmp_path)
 
 
+@pytest.mark.slow
 def test_models_are_compared_on_arrays(dataset: Dataset, tmp_path: Path) -> None:
     lines: list[str] = []
     arguments: dict[str, Any] = {"out": tmp_path, "seeds": 1, "epochs": 1, "notify": lines.append}
@@ -580,6 +582,7 @@ def test_models_are_compared_on_arrays(dataset: Dataset, tmp_path: Path) -> None
         falconet.compare(dataset, ["lenet5", "linear"], settings={"data": {"val_fraction": 0.3}}, **arguments)
 
 
+@pytest.mark.slow
 def test_a_trial_that_came_near_is_kept(run: Run, dataset: Dataset) -> None:
     with pytest.raises(BudgetError, match="the nearest is trial") as told:
         run.model.compress(dataset, max_size=200, max_drop=99, time="2s", epochs=1, progress=False)

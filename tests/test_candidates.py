@@ -112,6 +112,7 @@ def test_candidates_share_what_suits_any_network(images: Path, tmp_path: Path) -
     assert candidate.training.learning_rate != 0.5
 
 
+@pytest.mark.slow
 def test_a_finished_run_goes_on_to_the_same_files(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     run(images, out)
@@ -123,6 +124,7 @@ def test_a_finished_run_goes_on_to_the_same_files(images: Path, tmp_path: Path) 
     assert (out / "model.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_run_with_a_named_network_leaves_no_candidates_of_the_one_before(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     run(images, out)
@@ -131,6 +133,7 @@ def test_a_run_with_a_named_network_leaves_no_candidates_of_the_one_before(image
     assert not (out / LEADERBOARD_FILE).exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_still_knows_its_candidates(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
 
@@ -188,6 +191,7 @@ def test_a_candidate_that_would_take_too_long_is_left_out(
     assert any(line.startswith("candidate linear is left out: its features of") for line in lines)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_tries_what_it_tried_before(images: Path, tmp_path: Path) -> None:
     out, lines = tmp_path / "run", list[str]()
 

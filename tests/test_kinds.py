@@ -42,6 +42,7 @@ def text_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunResult]
     return folder, train(folder / "notes.csv", epochs=8, settings=settings, out=folder / "run")
 
 
+@pytest.mark.slow
 def test_texts_are_learned_and_found_again(text_run: tuple[Path, RunResult]) -> None:
     folder, run = text_run
     assert run.architecture == "gru"

@@ -51,6 +51,7 @@ def read_metrics(result: RunResult) -> dict[str, Any]:
     return metrics
 
 
+@pytest.mark.slow
 def test_the_second_fit_learns_from_both_splits_for_as_many_epochs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,6 +82,7 @@ def test_the_second_fit_learns_from_both_splits_for_as_many_epochs(
     assert sum(line.startswith("refit: epoch") for line in notes.lines) == result.best_epoch
 
 
+@pytest.mark.slow
 def test_the_first_fit_keeps_its_word_on_validation(plain: RunResult, refitted: RunResult) -> None:
     before, after = load_artifact(plain.out), load_artifact(refitted.out)
     assert after.config.provenance.refit is True

@@ -118,6 +118,7 @@ def test_a_configuration_made_in_python(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().err.count("note: ") == 5
 
 
+@pytest.mark.slow
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     asked = ["digits", "--model", "lenet300_100", "--loss", "mse", "--set", "training.keep=last", "--epochs", "1"]
@@ -186,6 +187,7 @@ def test_a_run_of_the_first_edition_goes_on(tmp_path: Path, capsys: pytest.Captu
         plan_run("digits", out=tmp_path / "run", if_exists="resume", settings={"training": {"keep": "best"}})
 
 
+@pytest.mark.slow
 def test_arguments_in_python(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_config(plan_run("digits", model="lenet300_100", out=tmp_path))
     settings = {"training": {"epochs": 1}}

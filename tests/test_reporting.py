@@ -65,6 +65,7 @@ def test_what_is_on_disk_gives_the_same_report_again(run: Path, trained: RunResu
     assert (run / "model.safetensors").read_bytes() == (trained.out / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_samples_that_cross_splits_are_told_first(make_folder: FolderMaker, tmp_path: Path) -> None:
     root = make_folder(splits=("train", "test"))
     for number in range(3):
@@ -79,6 +80,7 @@ def test_samples_that_cross_splits_are_told_first(make_folder: FolderMaker, tmp_
         update_report(run.out)
 
 
+@pytest.mark.slow
 def test_a_network_that_is_no_better_than_a_linear_model_is_told(trained: RunResult) -> None:
     artifact = load_artifact(trained.out)
     noise = {name: torch.randn_like(value) for name, value in artifact.weights.items()}
@@ -136,6 +138,7 @@ def test_explanations_stay(explained: tuple[Path, ModelReport], tmp_path: Path) 
     assert REASONS not in read(run)[1]
 
 
+@pytest.mark.slow
 def test_figures_of_other_weights_are_not_taken_over(run: Path) -> None:
     facts, _ = read(run)
     stale = {
@@ -177,6 +180,7 @@ def test_a_damaged_history_is_told(tmp_path: Path, content: str) -> None:
         load_history(path)
 
 
+@pytest.mark.slow
 def test_the_verb_tells_what_it_does(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -281,6 +281,7 @@ def test_a_run_goes_on_from_another_with_all_its_weights(make_folder: FolderMake
     assert second.test.accuracy == first.test.accuracy
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_fetches_no_published_weights(
     make_folder: FolderMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

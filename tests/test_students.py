@@ -70,6 +70,7 @@ def teacher(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_a_teacher_with_another_tokenizer_is_asked_beforehand(texts: Path, teacher: Path, tmp_path: Path) -> None:
     artifact = load_artifact(teacher)
     replace(artifact, config=replace(artifact.config, calibration_temperature=3.0)).save(tmp_path / "teacher")

@@ -189,6 +189,7 @@ def test_what_cannot_be_met_is_said_with_the_nearest(
     assert not (out / "model.fnet").exists()
 
 
+@pytest.mark.slow
 def test_a_latency_out_of_reach_is_said_with_the_least(
     trained: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

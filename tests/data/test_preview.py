@@ -122,6 +122,7 @@ def make_waves(classes: int = 2, channels: int = 1, rate: int | None = None) -> 
     return make_series_dataset(rate, train=parts[0], test=parts[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("classes", "channels", "rate"), [(2, 1, None), (12, 3, None), (3, 12, 20)])
 def test_a_preview_of_series_shows_curves(
     classes: int, channels: int, rate: int | None, figures: list[Figure], tmp_path: Path

@@ -31,6 +31,8 @@ KIN: set[tuple[str, ModalityName]] = {
     ("squeezenet_se", "image"),
     ("resnet18", "image"),
     ("efficientnet_b0", "image"),
+    ("efficientnet_lite0", "image"),
+    ("resnet50", "image"),
     ("rnn", "series"),
     ("rnn", "image"),
     ("lstm", "text"),

@@ -51,6 +51,7 @@ def test_graphs_scale_as_training_does(mode: ResizeMode, height: int, width: int
     torch.testing.assert_close(AnyImage(spec)(images), ImagePreprocess(spec)(images), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["crop", "pad"])
 @pytest.mark.parametrize(
     "target", ["onnx", *(pytest.param(name, marks=pytest.mark.slow) for name in ("torch", "openvino"))]

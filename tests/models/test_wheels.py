@@ -62,6 +62,7 @@ def test_a_file_is_as_the_table_says(entry: PublishedWeights) -> None:
         assert len(read_vocabulary(entry)) == entry.input[0]
 
 
+@pytest.mark.slow
 @every_file
 def test_weights_are_what_the_network_wants(entry: PublishedWeights) -> None:
     found = load_pretrained(entry.architecture, entry.origin)

@@ -64,6 +64,7 @@ def html(trained: RunResult) -> str:
     return (trained.out / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_page_requests_nothing(html: str) -> None:
     page = Page(html)
     assert "script" not in page.tags
@@ -87,6 +88,7 @@ def test_mistakes_are_pictures_with_true_and_predicted_labels(html: str, trained
         assert image["alt"] == f"test sample {mistake.name}: label {mistake.label}, predicted {mistake.predicted}"
 
 
+@pytest.mark.slow
 def test_answers_are_explained_with_pictures_and_how_far_to_believe_them(explained: tuple[Path, ModelReport]) -> None:
     html, report = (explained[0] / "report.html").read_text(encoding="utf-8"), explained[1]
     reasons, images = report.reasons, Page(html).images[len(report.mistakes) :]
@@ -120,6 +122,7 @@ def test_the_report_is_small(trained: RunResult) -> None:
     assert (trained.out / "report.html").stat().st_size < 1_000_000
 
 
+@pytest.mark.slow
 def test_names_from_the_data_cannot_inject_markup(trained: RunResult) -> None:
     nasty = "<script>alert(1)</script>"
     first, *others = trained.test.per_class
@@ -195,6 +198,7 @@ def solved(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     return train(folder / "notes.csv", model="linear", epochs=1, settings=settings, out=folder / "run")
 
 
+@pytest.mark.slow
 def test_a_solved_output_layer_is_called_one(solved: RunResult, capsys: pytest.CaptureFixture[str]) -> None:
     page, card = ((solved.out / name).read_text(encoding="utf-8") for name in ("report.html", "README.md"))
     assert "a linear probe: its output layer is fitted by logistic regression on frozen features of" in page
@@ -214,6 +218,7 @@ def test_a_solved_output_layer_is_called_one(solved: RunResult, capsys: pytest.C
     assert "The training figures, all validation figures" in render_html([again], "again")
 
 
+@pytest.mark.slow
 def test_a_single_epoch_is_one_epoch(trained: RunResult) -> None:
     origin = dataclasses.replace(trained.report.config.provenance, epochs=1, best_epoch=1)
     config = dataclasses.replace(trained.report.config, provenance=origin)
@@ -224,6 +229,7 @@ def test_a_single_epoch_is_one_epoch(trained: RunResult) -> None:
     assert "Trained for 1 epoch with seed 0; the weights are those of epoch 1" in card
 
 
+@pytest.mark.slow
 def test_a_class_without_samples_has_a_dash_and_comes_last(trained: RunResult) -> None:
     first, *others = trained.test.per_class
     empty = dataclasses.replace(first, precision=0.0, recall=0.0, f1=0.0, support=0, average_precision=None)

@@ -205,6 +205,7 @@ def test_the_last_line_of_a_run_says_that_its_model_is_of_no_use(
     assert "do not rely on it" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_page_that_names_a_fault_does_not_say_that_nothing_was_found(trained: RunResult) -> None:
     fine = replace(trained.report, log=replace(trained.report.log, diagnoses=(), baselines=()))
     assert "Diagnosis: nothing found" in render_html([fine], "title")
