@@ -59,21 +59,16 @@ class Callback:
 def list_callbacks(given: object) -> tuple[Callback, ...]:
     """Return the callbacks that a run was given. Raises UsageError for one alone, and for what is none."""
     wanted = "callbacks: wanted a list of callbacks"
-    if isinstance(given, Callback) or _is_callback_class(given):
+    if isinstance(given, Callback) or (isinstance(given, type) and issubclass(given, Callback)):
         name = given.__name__ if isinstance(given, type) else type(given).__name__
         raise UsageError(f"{wanted}, found {name} alone; give [{name}()]")
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise UsageError(f"{wanted}, found {type(given).__name__}; give objects of falconet.Callback in a list")
     callbacks = tuple(given)
     for callback in callbacks:
-        if isinstance(callback, type) and _is_callback_class(callback):
+        if isinstance(callback, type) and issubclass(callback, Callback):
             raise UsageError(f"{wanted}, found the class {callback.__name__} in it; give {callback.__name__}()")
         if not isinstance(callback, Callback):
             found = type(callback).__name__
             raise UsageError(f"{wanted}, found {found} in it; derive its class from falconet.Callback")
     return callbacks
-
-
-def _is_callback_class(item: object) -> bool:
-    """Whether a class was given in place of an object of it."""
-    return isinstance(item, type) and issubclass(item, Callback)
