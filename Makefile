@@ -35,8 +35,9 @@ test: $(VENV)/installed-dev  ## the tests that take seconds; COVERAGE=--cov hold
 	$(TOGETHER) -m "not slow and not timed" $(COVERAGE)
 
 test-slow: $(VENV)/installed-dev  ## those that take longer, and one by one those that compare seconds
-	# Without coverage: tracing would make them take half as long again, and they reach little that the others do not.
-	$(TOGETHER) -m "slow and not full and not timed"
+	# As users run it, without coverage and without checks of shapes and types at run time: both would make them take half as long
+	# again, and the quick tests have both.
+	$(TOGETHER) --jaxtyping-packages= -m "slow and not full and not timed"
 	$(BIN)/python -m pytest -m "timed and not full" $(shell grep -rl --include='*.py' 'mark\.timed' tests)
 
 test-all:  ## both, each test once; the quick ones cover at least 90 % of the code

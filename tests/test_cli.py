@@ -135,6 +135,7 @@ def test_data(capsys: Capture, make_folder: FolderMaker, tmp_path: Path) -> None
     assert "dark/000.png = dark/twin.png" in text
 
 
+@pytest.mark.slow
 def test_train(capsys: Capture, make_folder: FolderMaker, tmp_path: Path) -> None:
     folder, out = make_folder(), tmp_path / "run"
     (folder / "dark" / "bad.png").touch()

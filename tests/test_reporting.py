@@ -83,9 +83,9 @@ def test_samples_that_cross_splits_are_told_first(make_folder: FolderMaker, tmp_
 @pytest.mark.slow
 def test_a_network_that_is_no_better_than_a_linear_model_is_told(trained: RunResult) -> None:
     artifact = load_artifact(trained.out)
-    noise = {name: torch.randn_like(value) for name, value in artifact.weights.items()}
+    # It answers one class, and is neither clearly better nor clearly worse than the most frequent one.
     dataset = falconet.load_dataset("digits")
-    untrained = dataclasses.replace(artifact, weights=noise)
+    untrained = dataclasses.replace(artifact, weights={name: value * 0 for name, value in artifact.weights.items()})
     (_, val), (_, test) = (evaluate_split(untrained, dataset.splits[name], name, dataset) for name in ("val", "test"))
     train = load_inputs(dataset.splits["train"], artifact.config.input)
     learned = Prepared(train.inputs, torch.from_numpy(train.split.labels))

@@ -36,7 +36,8 @@ EXACT = [name for name, target in TARGETS.items() if target.exact]
 every_export = pytest.mark.parametrize(
     ("kind", "target"), [("image", target) for target in TARGETS] + [("text", target) for target in EXACT]
 )
-some_targets = pytest.mark.parametrize("target", ["torch", "onnx", "openvino", "executorch"])
+_SOME = ("torch", "onnx", "openvino", "executorch")
+some_targets = pytest.mark.parametrize("target", _SOME)
 
 
 @pytest.fixture
@@ -74,7 +75,11 @@ def test_files_say_what_they_are(kind: str, target: str, exported: Exporter, art
 
 @pytest.mark.parametrize(
     ("kind", "target"),
-    [(kind, target) for kind in ("image", "text") for target in EXACT],
+    [
+        *(("image", target) for target in EXACT),
+        ("text", "onnx"),
+        *(pytest.param("text", target, marks=pytest.mark.full) for target in EXACT if target != "onnx"),
+    ],
 )
 def test_bare_networks_answer_logits(
     kind: str, target: str, exported: Exporter, artifacts: dict[str, Artifact]
@@ -129,9 +134,16 @@ def test_recurrent_networks_take_one_length(target: str, tmp_path: Path) -> None
     np.testing.assert_allclose(ask_exported(artifact, session, raw), ask_own(artifact, raw), rtol=0, atol=1e-4)
 
 
-@some_targets
 @pytest.mark.parametrize(
-    ("name", "options"), [("transformer", {"width": 16, "layers": 1}), ("resnet1d18", {"width": 4})]
+    ("name", "options", "target"),
+    [
+        *(("transformer", {"width": 16, "layers": 1}, target) for target in _SOME),
+        *(("resnet1d18", {"width": 4}, target) for target in ("torch", "onnx")),
+        *(
+            pytest.param("resnet1d18", {"width": 4}, target, marks=pytest.mark.full)
+            for target in ("openvino", "executorch")
+        ),
+    ],
 )
 def test_others_take_any_length_and_leave_padding_out(
     name: str, options: dict[str, Any], target: str, tmp_path: Path
@@ -161,8 +173,14 @@ def test_padding_of_texts_changes_no_answer(exported: Exporter) -> None:
     assert np.abs(session.run(np.pad(tokens, ((0, 0), (0, 2)), constant_values=9)) - alone).max() > 1e-3
 
 
-@some_targets
-@pytest.mark.parametrize("fit", ["pad", "resample"])
+@pytest.mark.parametrize(
+    ("fit", "target"),
+    [
+        *(("pad", target) for target in _SOME),
+        ("resample", "onnx"),
+        *(pytest.param("resample", target, marks=pytest.mark.full) for target in _SOME if target != "onnx"),
+    ],
+)
 def test_spectra_are_part_of_the_graph(fit: str, target: str, tmp_path: Path) -> None:
     spec = SeriesSpec((8, 12), (0.0,) * 8, (1.0,) * 8, length_mode=fit, rate=2000, bands=8)  # type: ignore[arg-type]
     artifact = make_artifact("transformer", spec, width=16, layers=1)

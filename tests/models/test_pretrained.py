@@ -468,14 +468,25 @@ def test_a_trained_model_is_where_another_begins(tmp_path: Path, name: str) -> N
     assert_same_answers(create_model(name, pretrained=tmp_path), network, make_images(size=32))
 
 
-@pytest.fixture
-def small(tmp_path: Path) -> Path:
-    """The folder of a trained network whose stem cannot be told by its shapes."""
+def save_small(folder: Path) -> Path:
     spec, output = ImageSpec((3, 32, 32), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)), ClassificationSpec(("dark", "light"))
     network = randomize(create_model("squeezenet1_1", num_classes=2, in_channels=3, input_size=32))
     record = ArtifactConfig("squeezenet1_1", spec, output, Provenance(DataOrigin("here", "0", None, 0.1, 0.1), 0, 1, 1))
-    Artifact(record, network.state_dict()).save(tmp_path)
-    return tmp_path
+    Artifact(record, network.state_dict()).save(folder)
+    return folder
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """The folder of a trained network whose stem cannot be told by its shapes."""
+    return save_small(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def coded(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The header and the arrays of that network's coded file."""
+    folder = save_small(tmp_path_factory.mktemp("coded"))
+    return codec.decode(encode_artifact(load_artifact(folder)).serialize())
 
 
 def test_a_trained_models_file_is_as_good_as_its_folder(small: Path) -> None:
@@ -518,12 +529,16 @@ def test_a_coded_model_is_where_another_begins(small: Path) -> None:
     ],
 )
 def test_a_coded_model_that_is_not_what_it_says_is_refused(
-    small: Path, change: dict[str, Any], error: type[FalconetError], message: str
+    coded: tuple[dict[str, Any], dict[str, Any]],
+    change: dict[str, Any],
+    error: type[FalconetError],
+    message: str,
+    tmp_path: Path,
 ) -> None:
-    header, arrays = codec.decode(encode_artifact(load_artifact(small)).serialize())
-    (small / "small.fnet").write_bytes(codec.encode({**header, **change}, arrays))
+    header, arrays = coded
+    (tmp_path / "small.fnet").write_bytes(codec.encode({**header, **change}, arrays))
     with pytest.raises(error, match=rf"small\.fnet.*{message}"):
-        load_pretrained("squeezenet1_1", small / "small.fnet")
+        load_pretrained("squeezenet1_1", tmp_path / "small.fnet")
 
 
 @pytest.mark.parametrize("name", ["num_classes", "in_channels", "input_size"])

@@ -143,8 +143,15 @@ def show(browser: Browser, write: Callable[[str], Path]) -> Iterator[Opener]:
     assert complaints == []
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "scheme"),
+    [
+        *((kind, "light") for kind in KINDS),
+        ("image", "dark"),
+        # All pages have the same colors.
+        *(pytest.param(kind, "dark", marks=pytest.mark.full) for kind in KINDS if kind != "image"),
+    ],
+)
 def test_nothing_stands_in_the_way_of_anybody(show: Opener, kind: str, scheme: str) -> None:
     page = show(kind, scheme=scheme)
     page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
