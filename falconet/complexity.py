@@ -54,6 +54,10 @@ class Complexity:
     """Number of trainable parameters, shared ones counted once."""
     macs: int
 
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.input))
+        return f"Complexity({self.model}, input {shape}, {self.params:,} parameters, {self.macs:,} MACs)"
+
     @property
     def activation_bytes(self) -> int:
         """Bytes of all layers' outputs in float32."""

@@ -23,11 +23,15 @@ from falconet import (
 )
 from falconet.comparison.results import ComparisonRow
 from falconet.data import Split, Unreadable
+from falconet.data.checks import describe_data
+from falconet.evaluation.costs import Costs
 from falconet.evaluation.paired import PairedComparison
+from falconet.evaluation.robustness import Corrupted, Robustness
 from falconet.explanation.explaining import Item
 from falconet.explanation.pictures import Shown
 from falconet.explanation.reasons import ClassAttribution, ExplainedPrediction, Reasons
 from falconet.exporters.parity import Parity
+from falconet.latency import Latency
 from falconet.predictions import Prediction, Ranked
 from falconet.report import CompressionSummary
 from falconet.report.facts import Mistake
@@ -64,6 +68,7 @@ EXPORT = Export(
     "m.onnx", "onnx", 178_345, {"m.onnx": 9}, None, "onnxruntime", Parity(360, "val", 0, 0.9972), 0.5, 1.0, 0.4
 )  # fmt: skip
 HISTORY = tuple(EpochRow(number, 0.1, 1.0, 0.5, 1.0, 0.5 + number / 100, 1.0) for number in range(1, 31))
+LATENCY = Latency(1.2345, 2.0, 3.0, 100)
 ATTRIBUTION = ClassAttribution("7", 0.5, Shown("image", np.zeros((28, 28, 1))), np.zeros((28, 28)))
 
 
@@ -90,6 +95,18 @@ ATTRIBUTION = ClassAttribution("7", 0.5, Shown("image", np.zeros((28, 28, 1))), 
         ),
         (ROW, "ComparisonRow(lenet_relu, val accuracy 98.1%, test accuracy 97.5%, seeds 3)"),
         (ROWS[1], "ComparisonRow(linear, failed)"),
+        (
+            Costs(1, 32, LATENCY, LATENCY, 1.5, (1.5,) * 100, None, None, None),
+            "Costs(latency p50 1.23 ms, cold start 1.50 s, threads 1)",
+        ),
+        (
+            Robustness(1200, 0.98, 0.75, (Corrupted("noise", 1, 0.1, 1200, 0.5),) * 80, (), "not asked for"),
+            "Robustness(accuracy 98.0% clean, 75.0% corrupted, n = 1,200)",
+        ),
+        (
+            falconet.summarize("lenet5"),
+            "Complexity(lenet5, input 1x32x32, 60,000 parameters, 416,520 MACs)",
+        ),
         (falconet.ClassificationSpec(tuple(map(str, range(1000)))), "ClassificationSpec(1,000 classes)"),
         (
             Reasons("gradcam", (ExplainedPrediction("a", "7", ATTRIBUTION, ATTRIBUTION),) * 6),
@@ -111,6 +128,13 @@ def test_a_data_set_and_its_splits_are_counted(dataset: Dataset) -> None:
     assert repr(dataclasses.replace(dataset, source=HOSTILE)).startswith("Dataset(a\\x1b[31m\\x0ab, image")
     loader = dataset.train.to_loader(falconet.ImageSpec((1, 28, 28), (0.0,), (1.0,)), batch_size=50, shuffle=True)
     assert repr(loader) == "Loader(image, samples 1,160, batches 24, batch size 50, sampler shuffle)"
+
+
+def test_a_report_on_data_is_counted(dataset: Dataset) -> None:
+    report = describe_data(dataset)
+    counts = "3 classes, train 1,160, val 20, test 20, unreadable 0"
+    assert repr(report) == f"DataReport(arrays, image, {counts})"
+    assert repr(dataclasses.replace(report, source=HOSTILE)) == f"DataReport(a\\x1b[31m\\x0ab, image, {counts})"
 
 
 def test_a_run_and_its_parts_are_short(trained: RunResult) -> None:

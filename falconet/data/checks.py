@@ -14,6 +14,7 @@ from falconet.data.dataset import Dataset, Unreadable
 from falconet.data.sources import load_dataset
 from falconet.data.splits import DataConfig
 from falconet.data.survey import DatasetStats, SamplePosition, find_near, list_places, list_unreadable, survey, to_name
+from falconet.escaping import escape_line
 from falconet.modalities import MODALITIES
 from falconet.spec import ModalityName
 
@@ -137,6 +138,11 @@ class DataReport:
     """Probable label errors, found by a trained model; only on request."""
     label_caution: str | None = None
     """Reason for not reporting any label error on request; None: there is no such reason."""
+
+    def __repr__(self) -> str:
+        counts = (f"{name} {count:,}" for name, count in self.splits.items())
+        parts = (escape_line(self.source), self.kind, f"{len(self.classes):,} classes", *counts)
+        return f"DataReport({', '.join(parts)}, unreadable {len(self.unreadable):,})"
 
 
 def check_data(

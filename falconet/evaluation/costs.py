@@ -67,6 +67,10 @@ class Costs:
     energy: Consumption | None
     """Electricity; None without codecarbon, or where it gives no figures."""
 
+    def __repr__(self) -> str:
+        p50, start = self.latency_ms.p50, self.cold_start_seconds
+        return f"Costs(latency p50 {p50:.3g} ms, cold start {start:.2f} s, threads {self.threads})"
+
 
 def measure_costs(
     model: AnyModel,

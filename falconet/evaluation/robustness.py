@@ -69,6 +69,10 @@ class Robustness:
     attacks_note: str
     """The samples that were attacked, or why there are no attacks, in words."""
 
+    def __repr__(self) -> str:
+        clean, corrupted = self.clean_accuracy, self.mean_corruption_accuracy
+        return f"Robustness(accuracy {clean:.1%} clean, {corrupted:.1%} corrupted, n = {self.n:,})"
+
 
 @accept_renamed(artifact=lambda value: {"model": value})
 def measure_robustness(model: AnyModel, split: Split, *, attacks: bool = True) -> Robustness:
