@@ -40,9 +40,9 @@ _SEED = 20_261
 """Not one that the package or a test draws by, or two networks that should differ would be alike."""
 
 
-def _seed(seed: int = _SEED) -> None:
-    random.seed(seed)
-    torch.manual_seed(seed)
+def _seed() -> None:
+    random.seed(_SEED)
+    torch.manual_seed(_SEED)
 
 
 def pytest_collectstart(collector: pytest.Collector) -> None:
@@ -55,13 +55,6 @@ def pytest_collectstart(collector: pytest.Collector) -> None:
 def pytest_runtest_setup() -> None:
     """Let a test draw the same numbers alone and among others: a failure once in 1,000 runs tells nothing."""
     _seed()
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_call() -> None:
-    """Let it draw the same, too, whether what it shares with others was made just now or for an earlier test."""
-    # By another seed than fixtures, or what they drew would be drawn again.
-    _seed(_SEED + 1)
 
 
 @pytest.fixture(autouse=True, scope="session")
