@@ -236,7 +236,10 @@ def predict_fold(
 ) -> Float64[np.ndarray, "held_out classes"]:
     """Train without one fold; return the probabilities of its samples."""
     loaded, config, preprocess = prepared.loaded, prepared.config, prepared.preprocess
-    training = dataclasses.replace(config.training, patience=_PATIENCE, seed=number)
+    # Each label is judged alike, however many have it.
+    training = dataclasses.replace(
+        config.training, patience=_PATIENCE, seed=number, class_weights=None, sampler="shuffle"
+    )
     chosen_on = (number + 1) % _FOLDS
     labels = torch.from_numpy(loaded.split.labels)
 

@@ -100,6 +100,7 @@ from falconet.training.layer_monitor import LayerMonitor
 from falconet.training.linear_probe import LinearProbe, find_linear_classifier, limit_samples
 from falconet.training.loggers import find_events
 from falconet.training.loop import MIN_LR_SCALE, FitResult, check_fit, fit, fit_linear_probe, notify
+from falconet.training.state import clone
 from falconet.training.usefulness import Outcome, diagnose_outcome
 from falconet.units import format_epochs, format_loss
 
@@ -210,7 +211,7 @@ def execute(
         result, layer_stats = _fit_monitored(plan, bundle, model, teacher, solution, callbacks, process_group)
         if not process_group.is_main:
             _check_ending(plan, result)
-        last = _TrainedCandidate(
+        last = TrainedCandidate(
             plan, weights, bundle, model, result, make_row(plan, len(bundle.val.labels), result, probe, began)
         )
         kept, leaderboard = _choose_candidate((*trials, last), callbacks)
@@ -261,7 +262,7 @@ def _fit_monitored(
 
 
 @dataclass(frozen=True, eq=False)
-class _TrainedCandidate:
+class TrainedCandidate:
     """A trained network with all that its evaluation needs."""
 
     plan: Plan
@@ -272,7 +273,7 @@ class _TrainedCandidate:
     row: LeaderboardRow
 
 
-def try_network(plan: Plan, seconds: float | None = None) -> _TrainedCandidate:
+def try_network(plan: Plan, seconds: float | None = None) -> TrainedCandidate:
     """Train as a plan says, in memory alone, to compare plans, such as in a fold.
 
     Raises OutOfTimeError where extracting the features of a linear probe would take longer than `seconds`,
@@ -304,7 +305,7 @@ def try_network(plan: Plan, seconds: float | None = None) -> _TrainedCandidate:
     if result.ending == "interrupted":
         raise InterruptedRunError(f"stopped after {len(result.history)} of {training.epochs} epochs")
     probe = None if solution is None else score_probe(solution)
-    return _TrainedCandidate(
+    return TrainedCandidate(
         plan, weights, bundle, model, result, make_row(plan, len(bundle.val.labels), result, probe, began)
     )
 
@@ -330,21 +331,24 @@ def _solve_linear_probe(
 ) -> tuple[LinearProbe | None, ProbeScore | None]:
     """Solve the output layer where a run begins with that; return it, and its cross-validation score.
 
-    A resumed run has it in its checkpoint. Of several processes, each solves it by itself in training.
+    A resumed run has it in its checkpoint. Of several processes, each solves it by itself, with the same result.
     """
     training = plan.config.training
-    if process_group.world_size > 1 or training.linear_probe is None:
+    if training.linear_probe is None:
         return None, None
-    if has_checkpoint(plan):
-        return None, load_probe_score(plan)
-    notify(callbacks, f"linear probe: features of {len(bundle.train.labels):,} samples")
+    if process_group.broadcast(has_checkpoint(plan) if process_group.is_main else None):
+        return None, load_probe_score(plan) if process_group.is_main else None
+    if process_group.is_main:
+        notify(callbacks, f"linear probe: features of {len(bundle.train.labels):,} samples")
     solution = fit_linear_probe(model, bundle.train, training, bundle.class_weights, bundle.groups)
+    if not process_group.is_main:
+        return solution, None
     probe = score_probe(solution)
     write_json(plan.out / CHECKPOINT_FOLDER / PROBE_FILE, to_mapping(probe))
     return solution, probe
 
 
-def _try_fast_candidates(plan: Plan, callbacks: Sequence[Callback]) -> tuple[_TrainedCandidate, ...]:
+def _try_fast_candidates(plan: Plan, callbacks: Sequence[Callback]) -> tuple[TrainedCandidate, ...]:
     """Train the candidates that take seconds in memory, with a note about each; those that diverge are left out."""
     trials = []
     started = time.perf_counter()
@@ -369,8 +373,8 @@ def _try_fast_candidates(plan: Plan, callbacks: Sequence[Callback]) -> tuple[_Tr
 
 
 def _choose_candidate(
-    trials: Sequence[_TrainedCandidate], callbacks: Sequence[Callback]
-) -> tuple[_TrainedCandidate, tuple[LeaderboardRow, ...]]:
+    trials: Sequence[TrainedCandidate], callbacks: Sequence[Callback]
+) -> tuple[TrainedCandidate, tuple[LeaderboardRow, ...]]:
     """Return the best candidate, and the leaderboard; make the run's folder its own.
 
     An interrupted last candidate is kept, since it may become better.
@@ -386,7 +390,7 @@ def _choose_candidate(
     return kept, tuple(dataclasses.replace(trial.row, kept=trial is kept) for trial in trials)
 
 
-def _promote(trial: _TrainedCandidate) -> None:
+def _promote(trial: TrainedCandidate) -> None:
     """Write a candidate's configuration and history into the run's folder, in place of the last one's."""
     remove_checkpoints(trial.plan.out / CHECKPOINT_FOLDER)
     write_config(trial.plan)
@@ -555,7 +559,7 @@ class _RefitProgress(Callback):
 
 
 def _refit_network(
-    kept: _TrainedCandidate, callbacks: Sequence[Callback], process_group: ProcessGroup
+    kept: TrainedCandidate, callbacks: Sequence[Callback], process_group: ProcessGroup
 ) -> torch.nn.Module:
     """Return a network trained anew on training and validation samples, for as many epochs as a run kept.
 
@@ -608,21 +612,17 @@ def _refit_network(
     return network
 
 
-def _save_best(kept: _TrainedCandidate) -> Artifact:
+def _save_best(kept: TrainedCandidate) -> Artifact:
     """Return the artifact of a run's kept epoch, and save it unless the folder has it already."""
-    artifact = make_artifact(kept.plan, kept.bundle, kept.result, _copy_weights(kept.model))
+    artifact = make_artifact(kept.plan, kept.bundle, kept.result, clone(kept.model.state_dict()))
     # What is there of the same weights says more: their temperature, and how they were evaluated.
     if kept.result.best_epoch and not _is_kept(artifact, kept.plan.out):
         artifact.save(kept.plan.out)
     return artifact
 
 
-def _copy_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
 def _finish_run(
-    kept: _TrainedCandidate, seen: TrainingLog, started: float, second: torch.nn.Module | None = None
+    kept: TrainedCandidate, seen: TrainingLog, started: float, second: torch.nn.Module | None = None
 ) -> RunResult:
     """Save and evaluate the trained network; raise where training ended early.
 
@@ -637,7 +637,7 @@ def _finish_run(
     if second is not None:
         provenance = dataclasses.replace(artifact.config.provenance, refit=True)
         config = dataclasses.replace(artifact.config, provenance=provenance)
-        artifact = Artifact(config, _copy_weights(second), bundle.tokenizer)
+        artifact = Artifact(config, clone(second.state_dict()), bundle.tokenizer)
     log = dataclasses.replace(seen, diagnoses=tuple(diagnoses), energy=load_energy(plan.out))
     return evaluate_run(plan, artifact, answers, result, log, bundle, started)
 

@@ -369,10 +369,11 @@ class Split:
 
         They are positions in `classes`, such as a model's, or where that is None in those of the data set.
 
-        The samples are decoded here, once. Each walk over the loader is another epoch, in another order where they are
-        to `shuffle`, and augmented anew where there is an `augmentation`; both follow from the `seed`. A spec of texts
-        needs the `tokenizer` that goes with it. Raises UsageError for what does not go together, DataError for a class
-        that is not among `classes`, and where nothing can be read.
+        The samples are decoded here, once. An epoch is split into batches of at most `batch_size` samples that differ
+        by one at most: 100 samples by 64 are two of 50. Each walk over the loader is another epoch, in another order
+        where they are to `shuffle`, and augmented anew where there is an `augmentation`; both follow from the `seed`. A
+        spec of texts needs the `tokenizer` that goes with it. Raises UsageError for what does not go together,
+        DataError for a class that is not among `classes`, and where nothing can be read.
         """
         from falconet.data.loader import load_batches
 

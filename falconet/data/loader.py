@@ -67,6 +67,7 @@ class Loader:
     labels: Int64[Tensor, " samples"]
     preprocess: AnyPreprocess
     batch_size: int
+    """Samples of a rank's part of a batch, at most; an epoch is split evenly: 100 samples by 64 are two of 50."""
     augmentation: Augmentation | None = None
     sampler: Sampler = "sequential"
     seed: int = 0

@@ -116,10 +116,7 @@ def make_batches(name: str, loader: Batches | Iterable[Any] | None, model: nn.Mo
     are not pairs of inputs and class numbers, or that the network cannot take.
     """
     if isinstance(loader, Loader) and len(loader):
-        # One sample as it is, whatever part of an epoch this process gets.
-        single = replace(loader, augmentation=None, teacher_logits=None, rank=0, world_size=1)
-        inputs, _ = single.make_inputs(torch.zeros(1, dtype=torch.int64), 1, 0)
-        _check_class_numbers(loader.labels, _count_outputs(model, inputs, name), name)
+        _check_class_numbers(loader.labels, count_classes(name, loader, model), name)
     if isinstance(loader, Batches):
         return loader
     if loader is None:
@@ -137,6 +134,14 @@ def make_batches(name: str, loader: Batches | Iterable[Any] | None, model: nn.Mo
         raise DataError(f"{name}: wanted a loader of one batch or more, found one without batches")
     inputs, _ = _split_pair(first[0], f"{name}, batch 0")
     return _IteratedBatches(name, loader, length, _count_outputs(model, inputs[:1], name), seed)
+
+
+def count_classes(name: str, loader: Loader, model: nn.Module) -> int:
+    """Return how many classes a network tells apart. Raises DataError where it cannot take the loader's samples."""
+    # One sample as it is, whatever part of an epoch this process gets.
+    single = replace(loader, augmentation=None, teacher_logits=None, rank=0, world_size=1)
+    inputs, _ = single.make_inputs(torch.zeros(1, dtype=torch.int64), 1, 0)
+    return _count_outputs(model, inputs, name)
 
 
 def _count_batches(loader: Iterable[Any]) -> int:
@@ -176,7 +181,9 @@ def _to_labels(labels: Any, where: str) -> Tensor:
     if tensor.ndim == 2 and tensor.is_floating_point():
         return tensor.float()
     found = f"{tensor.dtype} of shape {tuple(tensor.shape)}"
-    raise DataError(f"{where}: wanted class numbers, whole and one an input, found {found}")
+    raise DataError(
+        f"{where}: wanted class numbers, whole and one an input, or a probability of each class, found {found}"
+    )
 
 
 @torch.no_grad()

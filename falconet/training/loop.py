@@ -22,9 +22,9 @@ from falconet.memory import kept_memory
 from falconet.schema import to_mapping
 from falconet.spec import TaskName
 from falconet.tasks import TASKS, Task
-from falconet.tasks.losses import Loss
+from falconet.tasks.losses import Loss, compute_class_weights
 from falconet.training.acceleration import check_acceleration, resize
-from falconet.training.batches import Batches, make_batches
+from falconet.training.batches import Batches, count_classes, make_batches
 from falconet.training.callbacks import Callback, EpochRow, list_callbacks
 from falconet.training.checkpoints import load_checkpoint, save_checkpoint
 from falconet.training.config import CHANGEABLE_ON_RESUME, TrainConfig, read_training
@@ -102,24 +102,26 @@ def fit(  # noqa: PLR0913 - one for each thing that training follows from
     """Train `model` in place and leave it on the CPU, in eval mode, with the weights of its best epoch.
 
     `train` and `val` are loaders of Falconet, or any iterables of `(x, y)` batches that can be iterated anew in each
-    epoch, such as torch's DataLoader or a list: inputs as the network takes them, and class numbers. The shuffling of a
-    DataLoader then follows from `config.seed`; the batch size is the iterable's own. `config` may be a mapping of what
-    differs from the defaults of `TrainConfig`, such as `{"epochs": 2}`; None: these defaults.
+    epoch, such as torch's DataLoader or a list: inputs as the network takes them, and labels, class numbers
+    `Int64[batch]` or probabilities `Float32[batch classes]`. The shuffling of a DataLoader then follows from
+    `config.seed`; batch size and sampler are the loader's own. `config` may be a mapping of what differs from the
+    defaults of `TrainConfig`, such as `{"epochs": 2}`; None: these defaults.
 
     The best epoch has the highest validation accuracy; of equals, the lowest validation loss; or it is simply the last
     one, with `config.restore="last"`. The method `advance` of a model that has one is called before each step; see
-    `falconet.training.state.TracksProgress`. `task` says what the outputs mean. `class_weights`, one for each class,
-    weigh the samples of the training loss. `teacher`, a network for the same input and classes, adds the comparison
-    with its outputs to the loss (see `falconet.training.distillation`). `solution` is the output layer of a run with
-    `config.linear_probe` where it has been solved already. Ctrl-C and a loss that is not finite end the run early; see
-    `FitResult.ending`. With `checkpoints`, a folder, the state is written there after each epoch, and in long epochs in
-    between; a run that finds one there resumes from it, with the same weights in the end.
+    `falconet.training.state.TracksProgress`. `task` says what the outputs mean. `class_weights`, `Float32[classes]`,
+    weigh the samples of the training loss; None: as `config.class_weights` says, from the labels of a Loader.
+    `teacher`, a network for the same input and classes, adds the comparison with its outputs to the loss (see
+    `falconet.training.distillation`). `solution` is the output layer of a run with `config.linear_probe` where it has
+    been solved already. Ctrl-C and a loss that is not finite end the run early; see `FitResult.ending`. With
+    `checkpoints`, a folder, the state is written there after each epoch, and in long epochs in between; a run that
+    finds one there resumes from it, with the same weights in the end.
 
     In a `process_group`, each process calls this with the same model and configuration, and with loaders that give it
     its part of every batch; each ends with the same weights. Raises ConfigError where the configuration does not suit
-    the network or the machine, DataError for a loader without batches or with batches that the network cannot take,
-    UsageError for an object that is no loader, network, configuration or list of callbacks, OutOfMemoryError, and what
-    callbacks raise.
+    the network, the loader, the machine or the checkpoint that is there, DataError for a loader without batches or with
+    batches that the network cannot take, UsageError for an object that is no loader, network, configuration or list of
+    callbacks, OutOfMemoryError, StorageError where no checkpoint can be written, and what callbacks raise.
     """
     if not isinstance(model, nn.Module):
         raise UsageError(
@@ -130,6 +132,9 @@ def fit(  # noqa: PLR0913 - one for each thing that training follows from
     for name, loader in (("train", train), ("val", val)):
         check_batches(name, loader)
     check_fit(model, train, config, teacher, process_group)
+    _check_sampler(train, config)
+    if class_weights is None:
+        class_weights = _find_class_weights(train, config, model)
     context = replace(
         make_context(model, train, config, class_weights, teacher, task),
         val=val,
@@ -171,6 +176,31 @@ def check_fit(
         find_linear_classifier(model)
     device = choose_device_policy(config, model).device
     check_acceleration(model, config, device, lambda: next(iter(train.epoch(1)))[0], process_group.world_size)
+
+
+def _check_sampler(train: Batches, config: TrainConfig) -> None:
+    """Raise ConfigError where classes should be drawn equally often, and the loader draws them otherwise."""
+    if config.sampler == "balanced" and not (isinstance(train, Loader) and train.sampler == "balanced"):
+        remedy = (
+            "give train=dataclasses.replace(loader, sampler='balanced')"
+            if isinstance(train, Loader)
+            else "give the DataLoader a torch.utils.data.WeightedRandomSampler"
+        )
+        raise ConfigError(
+            f"sampler: wanted a loader that draws so, found balanced in the configuration alone; {remedy}"
+        )
+
+
+def _find_class_weights(train: Batches, config: TrainConfig, model: nn.Module) -> Tensor | None:
+    """Return the weights of the classes that the configuration asks for. Raises ConfigError without all labels."""
+    if config.class_weights is None:
+        return None
+    if not isinstance(train, Loader):
+        raise ConfigError(
+            f"class_weights: wanted a Loader, whose labels are at hand, with {config.class_weights}, found other "
+            "batches; give fit(class_weights=tensor), a weight for each class"
+        )
+    return compute_class_weights(train.labels, count_classes("train", train, model), config)
 
 
 def make_context(
@@ -257,7 +287,9 @@ def _run_epochs(state: TrainState, context: TrainContext) -> tuple[_Ending, str]
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        size = config.batch_size
+        if not isinstance(context.train, Loader):
+            raise OutOfMemoryError("out of memory: give a loader of smaller batches") from error
+        size = context.train.batch_size * context.train.world_size
         remedy = f"set training.batch_size={size // 2}" if size > 1 else "even one sample needs more than there is"
         raise OutOfMemoryError(f"out of memory in batches of {size}: {remedy}") from error
     except DivergedError as error:

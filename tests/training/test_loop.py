@@ -322,6 +322,42 @@ def test_long_epochs_are_kept_in_between(
     assert saved == kept
 
 
+@pytest.mark.parametrize("setting", ["balanced", "effective"])
+def test_class_weights_follow_from_the_labels_of_a_loader(setting: Literal["balanced", "effective"]) -> None:
+    config = dataclasses.replace(CONFIG, epochs=1, class_weights=setting, effective_beta=0.9)
+    counts = torch.tensor([12.0, 28.0])
+    expected = 40 / (2 * counts) if setting == "balanced" else 0.1 / (1 - 0.9**counts)
+    if setting == "effective":
+        expected = expected / expected.mean()
+    weights = []
+    for given, asked in ((None, config), (expected, CONFIG), (None, CONFIG)):
+        train, model = make_loader(40, training=True), make_model()
+        train = dataclasses.replace(train, labels=torch.arange(40).ge(12).long())
+        fit(model, train, make_loader(24, training=False), dataclasses.replace(asked, epochs=1), class_weights=given)
+        weights.append(model.state_dict())
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name])
+    assert not torch.allclose(weights[0]["6.weight"], weights[2]["6.weight"])
+
+
+def test_settings_that_batches_cannot_follow_are_refused() -> None:
+    batches = [(torch.zeros(3, 1, 6, 6), torch.tensor([0, 1, 1]))]
+    for change, message in (
+        ({"class_weights": "balanced"}, r"class_weights: wanted a Loader, .* give fit\(class_weights=tensor\)"),
+        ({"sampler": "balanced"}, "sampler: wanted a loader that draws so, .* give the DataLoader a .*WeightedRandom"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            fit(make_model(), batches, batches, change)
+
+
+def test_a_loader_that_draws_otherwise_is_refused() -> None:
+    config, train = dataclasses.replace(CONFIG, epochs=1, sampler="balanced"), make_loader(40, training=True)
+    with pytest.raises(ConfigError, match=r"give train=dataclasses.replace\(loader, sampler='balanced'\)"):
+        fit(make_model(), train, make_loader(24, training=False), config)
+    balanced = dataclasses.replace(train, sampler="balanced")
+    assert fit(make_model(), balanced, make_loader(24, training=False), config).ending == "completed"
+
+
 def test_class_weights_weigh_the_training_loss_alone() -> None:
     config = dataclasses.replace(CONFIG, epochs=1, learning_rate=1e-12, ema_decay=None, weight_decay=0.0)
     weights = torch.tensor([0.0, 3.0])
@@ -470,8 +506,12 @@ def test_a_batch_too_large_for_memory_is_named(error: Exception, size: int, reme
         def on_gradients(self, step: int) -> None:
             raise error
 
+    train = dataclasses.replace(make_loader(40, training=True), batch_size=size)
     with pytest.raises(OutOfMemoryError, match=rf"out of memory in batches of {size}: .*{remedy}"):
-        run(dataclasses.replace(CONFIG, batch_size=size), (Hungry(),))
+        fit(make_model(), train, make_loader(24, training=False), CONFIG, callbacks=(Hungry(),))
+    batches = [(torch.zeros(3, 1, 6, 6), torch.tensor([0, 1, 1]))]
+    with pytest.raises(OutOfMemoryError, match=r"out of memory: give a loader of smaller batches"):
+        fit(make_model(), batches, batches, CONFIG, callbacks=(Hungry(),))
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
