@@ -267,7 +267,9 @@ class Model:
         """Write the model as a file of the format `to`, such as "onnx", and check that its runtime predicts the same.
 
         See `falconet.export` for what may be asked besides. Without `source`, predictions are compared on its own
-        validation samples.
+        validation samples; of a format of integers, at most `max_drop` points of accuracy may be lost. Raises
+        UnknownNameError for a format that is not known, and ExportError where its packages are missing, where the
+        network cannot be written in it, and where predictions differ.
         """
         from falconet.exporters.exporting import export
 

@@ -18,6 +18,7 @@ RETIRED: Mapping[str, str] = {
     r"go_back|take_step": "rollback, train_step",
     r"Workshop|Scheme|Contest": "SearchContext, TrialSpec, PairedComparison",
     r"make_draft|Shorten": "TracedModel, QuantizeFloats",
+    r"[Rr]ungs?|[Ll]adders?": "trial, density",
 }
 """Patterns of whole words, and what is written in their place."""
 RETIRED_IN_CODE: Mapping[str, str] = {

@@ -1,8 +1,8 @@
 """The next trial of a search: a pure function of the budget and of the results so far. Imports no torch.
 
-The search goes down a ladder. First whole channels go, as far as MACs or milliseconds demand; then the weights that are
-left become 8-bit integers, which costs no training; then each rung keeps half as many weights as the one before, on a
-grid of few bits, and begins with the best weights that are at hand. Where a rung loses too much, or is smaller than it
+First whole channels go, as far as MACs or milliseconds demand; then the weights that are left become 8-bit integers,
+which costs no training; then each trial is of half the density of the one before: it keeps half as many weights, on a
+grid of few bits, and begins with the best weights that are at hand. Where a trial loses too much, or is smaller than it
 need be, the next ones lie between it and the last that did not.
 """
 
@@ -88,11 +88,11 @@ def propose(
     if fraction is not None:
         return TrialSpec(macs_fraction=fraction, epochs=config.epochs, start=trials[-1].number)
     base = _find_base(trials, budget)
-    rungs = [trial for trial in trials if trial.spec.macs_fraction == base]
-    density = _choose_density([trial for trial in rungs if not trial.spec.polish], budget, config)
+    same_channels = [trial for trial in trials if trial.spec.macs_fraction == base]
+    density = _choose_density([trial for trial in same_channels if not trial.spec.polish], budget, config)
     if density is not None:
-        bits = _choose_uniform_bits(rungs, budget, config) if density == 1 else config.bits
-        return TrialSpec(base, density, bits, config.epochs, _find_start(rungs, density))
+        bits = _choose_uniform_bits(same_channels, budget, config) if density == 1 else config.bits
+        return TrialSpec(base, density, bits, config.epochs, _find_start(same_channels, density))
     best = choose_best(trials, budget)
     if not config.polish or best.spec.polish or not best.spec.epochs:
         return None
@@ -153,7 +153,7 @@ def _is_out_of_time(trials: Sequence[Trial], budget: Budget) -> bool:
 
 
 def _choose_density(trials: Sequence[Trial], budget: Budget, config: CompressConfig) -> float | None:
-    """Return the fraction of weights that the next rung keeps; None where the ladder has ended.
+    """Return the fraction of weights that the next trial keeps; None where the search has ended.
 
     Trials on one side of the wanted density went beyond the limit that is sought, those on the other did not.
     """
