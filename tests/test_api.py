@@ -216,6 +216,7 @@ def test_mistakes_in_data_are_one_line(make: Callable[[], object], message: str)
 # Training
 
 
+@pytest.mark.slow
 def test_nothing_is_written_but_where_out_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     monkeypatch.chdir(tmp_path)
     dataset = Dataset.from_arrays(*make_arrays(30))
@@ -479,6 +480,7 @@ def test_a_saved_model_is_the_model(run: Run, tmp_path: Path) -> None:
     assert open_artifact(again) is again.artifact
 
 
+@pytest.mark.slow
 def test_what_a_module_learns_elsewhere_is_the_model_s(run: Run, dataset: Dataset, tmp_path: Path) -> None:
     run.model.save(tmp_path / "before")
     (tmp_path / "before" / "report.html").write_bytes((run.out / "report.html").read_bytes())

@@ -16,6 +16,9 @@ import pytest
 
 import falconet
 
+# These read the package as text, so that tracing them would only take time.
+pytestmark = pytest.mark.no_cover
+
 ROOT = Path(falconet.__file__).parent
 REPOSITORY = ROOT.parent
 USERS = ("falconet", "tests", "benchmarks", "docs", "examples")

@@ -101,6 +101,7 @@ def test_the_first_fit_keeps_its_word_on_validation(plain: RunResult, refitted: 
         assert "first fit" not in (plain.out / name).read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_validation_samples_no_longer_evaluate_it(plain: RunResult, refitted: RunResult) -> None:
     told = evaluate(refitted.out, "digits", split="val").notes
     assert any("refit on its validation samples too" in note for note in told)

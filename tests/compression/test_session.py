@@ -253,6 +253,7 @@ IMPOSSIBLE: list[tuple[Budget, dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("budget", "settings", "message"), IMPOSSIBLE, ids=[message for *_, message in IMPOSSIBLE])
 def test_what_cannot_be_costs_nothing_of_the_search_before(
     budget: Budget,

@@ -150,13 +150,13 @@ def start_long(folder: Path, hosts: tuple[Host, Host]) -> list[subprocess.Popen[
     return running
 
 
-def check_told(log: Path, seconds: float) -> None:
-    """Wait for the line that says what became of the other host."""
-    deadline = time.monotonic() + seconds
+def check_told(log: Path) -> None:
+    """Wait for the line that says what became of the other host; a busy machine may take its time."""
+    deadline = time.monotonic() + 120
     while "falconet: " not in log.read_text() and time.monotonic() < deadline:
         time.sleep(0.1)
     lines = [line for line in log.read_text().splitlines() if line.startswith("falconet: ")]
-    assert len(lines) == 1
+    assert len(lines) == 1, log.read_text()
     assert lines[0].startswith("falconet: another process of this run has ended or cannot be reached")
 
 
@@ -164,17 +164,17 @@ def test_a_cut_cable_ends_both_hosts_with_a_line(tmp_path: Path, hosts: tuple[Ho
     running = start_long(tmp_path, hosts)
     ip("-n", hosts[1].name, "link", "set", hosts[1].name, "down")
     for host in hosts:
-        check_told(host.log(tmp_path), 30)
+        check_told(host.log(tmp_path))
     assert running[0].wait(timeout=60) == 1
     # There, torchrun tries for minutes to tell the host where both have met.
     hosts[1].kill()
     running[1].wait()
 
 
-@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("lost", [0, pytest.param(1, marks=pytest.mark.full)])
 def test_a_killed_host_ends_the_other_with_a_line(tmp_path: Path, hosts: tuple[Host, Host], lost: int) -> None:
     running = start_long(tmp_path, hosts)
     hosts[lost].kill()
     running[lost].wait()
-    check_told(hosts[1 - lost].log(tmp_path), 30)
+    check_told(hosts[1 - lost].log(tmp_path))
     assert running[1 - lost].wait(timeout=120) == 1
