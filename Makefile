@@ -38,7 +38,7 @@ test-slow: $(VENV)/installed-dev  ## those that take longer, and one by one thos
 	# As users run it, without coverage and without checks of shapes and types at run time: both would make them take half as long
 	# again, and the quick tests have both.
 	$(TOGETHER) --jaxtyping-packages= -m "slow and not full and not timed"
-	$(BIN)/python -m pytest -m "timed and not full" $(shell grep -rl --include='*.py' 'mark\.timed' tests)
+	$(BIN)/python -m pytest --jaxtyping-packages= -m "timed and not full" $(shell grep -rl --include='*.py' 'mark\.timed' tests)
 
 test-all:  ## both, each test once; the quick ones cover at least 90 % of the code
 	$(MAKE) test COVERAGE=--cov

@@ -236,7 +236,7 @@ def predict_fold(
 ) -> Float64[np.ndarray, "held_out classes"]:
     """Train without one fold; return the probabilities of its samples."""
     loaded, config, preprocess = prepared.loaded, prepared.config, prepared.preprocess
-    # Each label is judged alike, however many have it.
+    # Each label is weighed alike, however many have it.
     training = dataclasses.replace(
         config.training, patience=_PATIENCE, seed=number, class_weights=None, sampler="shuffle"
     )

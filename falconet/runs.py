@@ -254,6 +254,7 @@ def _fit_monitored(
         class_weights=bundle.class_weights,
         teacher=teacher,
         solution=solution,
+        groups=bundle.groups,
         callbacks=watchers,
         checkpoints=plan.out / CHECKPOINT_FOLDER,
         process_group=process_group,
@@ -331,18 +332,15 @@ def _solve_linear_probe(
 ) -> tuple[LinearProbe | None, ProbeScore | None]:
     """Solve the output layer where a run begins with that; return it, and its cross-validation score.
 
-    A resumed run has it in its checkpoint. Of several processes, each solves it by itself, with the same result.
+    A resumed run has it in its checkpoint. Of several processes, each solves it by itself in training.
     """
     training = plan.config.training
-    if training.linear_probe is None:
+    if process_group.world_size > 1 or training.linear_probe is None:
         return None, None
-    if process_group.broadcast(has_checkpoint(plan) if process_group.is_main else None):
-        return None, load_probe_score(plan) if process_group.is_main else None
-    if process_group.is_main:
-        notify(callbacks, f"linear probe: features of {len(bundle.train.labels):,} samples")
+    if has_checkpoint(plan):
+        return None, load_probe_score(plan)
+    notify(callbacks, f"linear probe: features of {len(bundle.train.labels):,} samples")
     solution = fit_linear_probe(model, bundle.train, training, bundle.class_weights, bundle.groups)
-    if not process_group.is_main:
-        return solution, None
     probe = score_probe(solution)
     write_json(plan.out / CHECKPOINT_FOLDER / PROBE_FILE, to_mapping(probe))
     return solution, probe

@@ -347,7 +347,10 @@ INPUTS, NUMBERS = make_tensors().tensors
         ([(INPUTS.byte(), NUMBERS)], "wanted inputs as float32, or tokens as int64, found torch.uint8"),
         ([(INPUTS, NUMBERS + 1)], "wanted class numbers of 0 to 2, as the network has 3 outputs, found 3"),
         ([(INPUTS, NUMBERS - 1)], "wanted class numbers of 0 to 2, as the network has 3 outputs, found -1"),
-        ([(INPUTS, NUMBERS / 2)], "wanted class numbers, whole and one an input, found torch.float32"),
+        (
+            [(INPUTS, NUMBERS / 2)],
+            "wanted class numbers, whole and one an input, or a probability of each class, found torch.float32",
+        ),
         ([(INPUTS, NUMBERS[1:])], "wanted a label for each input, found 60 inputs, 59 labels"),
         ([(INPUTS, ["a"] * 60)], "train, batch 0: wanted class numbers, found str"),
         ([(INPUTS[:, :2], NUMBERS)], r"wanted inputs that the network takes, found some of shape \(2, 4, 4\)"),

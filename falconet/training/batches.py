@@ -113,7 +113,7 @@ def make_batches(name: str, loader: Batches | Iterable[Any] | None, model: nn.Mo
     """Return the loader or iterable that `fit` was given as `Batches`.
 
     Raises UsageError for an object that is not iterable or can be iterated only once, and DataError for batches that
-    are not pairs of inputs and class numbers, or that the network cannot take.
+    are not pairs of inputs and labels, or that the network cannot take.
     """
     if isinstance(loader, Loader) and len(loader):
         _check_class_numbers(loader.labels, count_classes(name, loader, model), name)

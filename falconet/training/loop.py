@@ -83,6 +83,7 @@ class TrainContext:
     process_group: ProcessGroup
     class_weights: Tensor | None = None
     solution: LinearProbe | None = None
+    groups: Int64[Tensor, " samples"] | None = None
 
 
 def fit(  # noqa: PLR0913 - one for each thing that training follows from
@@ -95,6 +96,7 @@ def fit(  # noqa: PLR0913 - one for each thing that training follows from
     class_weights: Tensor | None = None,
     teacher: nn.Module | None = None,
     solution: LinearProbe | None = None,
+    groups: Int64[Tensor, " samples"] | None = None,
     callbacks: Sequence[Callback] = (),
     checkpoints: str | Path | None = None,
     process_group: ProcessGroup = SINGLE_PROCESS,
@@ -113,9 +115,10 @@ def fit(  # noqa: PLR0913 - one for each thing that training follows from
     weigh the samples of the training loss; None: as `config.class_weights` says, from the labels of a Loader.
     `teacher`, a network for the same input and classes, adds the comparison with its outputs to the loss (see
     `falconet.training.distillation`). `solution` is the output layer of a run with `config.linear_probe` where it has
-    been solved already. Ctrl-C and a loss that is not finite end the run early; see `FitResult.ending`. With
-    `checkpoints`, a folder, the state is written there after each epoch, and in long epochs in between; a run that
-    finds one there resumes from it, with the same weights in the end.
+    been solved already; else samples of a Loader with the same number in `groups` share a fold of it. Ctrl-C and a loss
+    that is not finite end the run early; see `FitResult.ending`. With `checkpoints`, a folder, the state is written
+    there after each epoch, and in long epochs in between; a run that finds one there resumes from it, with the same
+    weights in the end.
 
     In a `process_group`, each process calls this with the same model and configuration, and with loaders that give it
     its part of every batch; each ends with the same weights. Raises ConfigError where the configuration does not suit
@@ -142,6 +145,7 @@ def fit(  # noqa: PLR0913 - one for each thing that training follows from
         checkpoints=None if checkpoints is None else Path(checkpoints),
         process_group=process_group,
         solution=solution,
+        groups=groups,
     )
     with torch.random.fork_rng(devices=context.policy.rng_devices), kept_memory(), interruption.watched():
         state = init_state(model, config, context.policy)
@@ -184,7 +188,7 @@ def _check_sampler(train: Batches, config: TrainConfig) -> None:
         remedy = (
             "give train=dataclasses.replace(loader, sampler='balanced')"
             if isinstance(train, Loader)
-            else "give the DataLoader a torch.utils.data.WeightedRandomSampler"
+            else "leave it out, and give batches that do, such as by torch.utils.data.WeightedRandomSampler"
         )
         raise ConfigError(
             f"sampler: wanted a loader that draws so, found balanced in the configuration alone; {remedy}"
@@ -289,8 +293,12 @@ def _run_epochs(state: TrainState, context: TrainContext) -> tuple[_Ending, str]
             raise
         if not isinstance(context.train, Loader):
             raise OutOfMemoryError("out of memory: give a loader of smaller batches") from error
-        size = context.train.batch_size * context.train.world_size
-        remedy = f"set training.batch_size={size // 2}" if size > 1 else "even one sample needs more than there is"
+        size = math.ceil(context.train.drawn / len(context.train))
+        remedy = (
+            f"set training.batch_size={size // 2}, or give a loader of such batches"
+            if size > 1
+            else "even one sample needs more than there is"
+        )
         raise OutOfMemoryError(f"out of memory in batches of {size}: {remedy}") from error
     except DivergedError as error:
         return "diverged", str(error)
@@ -356,7 +364,7 @@ def _probe_epoch(state: TrainState, context: TrainContext, started: float) -> Ep
     """Solve the output layer on the features of training samples without augmentation, and validate."""
     solution = context.solution
     if solution is None:
-        solution = fit_linear_probe(state.model, context.train, context.config, context.class_weights)
+        solution = fit_linear_probe(state.model, context.train, context.config, context.class_weights, context.groups)
     set_output_weights(state.model, solution)
     if state.ema_model is not None:
         # Nothing has been averaged yet, so it takes the weights as they are.
@@ -384,6 +392,8 @@ def fit_linear_probe(
     output = find_linear_classifier(model)
     plain = without_augmentation(train, limit_samples(output))
     features, labels = extract_features(model, plain.epoch(1), lambda batch: batch.to(output.weight.device))
+    if labels.ndim > 1:
+        raise ConfigError("linear_probe: wanted labels that are class numbers, found probabilities")
     if groups is not None and isinstance(plain, Loader):
         groups = groups[plain.order(1)[: len(labels)]]
     weights = None if class_weights is None else class_weights.cpu()

@@ -148,8 +148,9 @@ def show(browser: Browser, write: Callable[[str], Path]) -> Iterator[Opener]:
     [
         *((kind, "light") for kind in KINDS),
         ("image", "dark"),
-        # All pages have the same colors.
-        *(pytest.param(kind, "dark", marks=pytest.mark.full) for kind in KINDS if kind != "image"),
+        ("text", "dark"),
+        # Other pages have the colors of these.
+        *(pytest.param(kind, "dark", marks=pytest.mark.full) for kind in KINDS if kind not in {"image", "text"}),
     ],
 )
 def test_nothing_stands_in_the_way_of_anybody(show: Opener, kind: str, scheme: str) -> None:

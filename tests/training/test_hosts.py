@@ -152,7 +152,7 @@ def start_long(folder: Path, hosts: tuple[Host, Host]) -> list[subprocess.Popen[
 
 def check_told(log: Path) -> None:
     """Wait for the line that says what became of the other host; a busy machine may take its time."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 90
     while "falconet: " not in log.read_text() and time.monotonic() < deadline:
         time.sleep(0.1)
     lines = [line for line in log.read_text().splitlines() if line.startswith("falconet: ")]
@@ -171,6 +171,7 @@ def test_a_cut_cable_ends_both_hosts_with_a_line(tmp_path: Path, hosts: tuple[Ho
     running[1].wait()
 
 
+# A cut cable is what the main process sees of a lost worker, too.
 @pytest.mark.parametrize("lost", [0, pytest.param(1, marks=pytest.mark.full)])
 def test_a_killed_host_ends_the_other_with_a_line(tmp_path: Path, hosts: tuple[Host, Host], lost: int) -> None:
     running = start_long(tmp_path, hosts)

@@ -344,7 +344,7 @@ def test_settings_that_batches_cannot_follow_are_refused() -> None:
     batches = [(torch.zeros(3, 1, 6, 6), torch.tensor([0, 1, 1]))]
     for change, message in (
         ({"class_weights": "balanced"}, r"class_weights: wanted a Loader, .* give fit\(class_weights=tensor\)"),
-        ({"sampler": "balanced"}, "sampler: wanted a loader that draws so, .* give the DataLoader a .*WeightedRandom"),
+        ({"sampler": "balanced"}, "sampler: wanted a loader that draws so, .* leave it out, and give .*WeightedRandom"),
     ):
         with pytest.raises(ConfigError, match=message):
             fit(make_model(), batches, batches, change)
